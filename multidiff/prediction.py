@@ -1,0 +1,87 @@
+"""What the network is trained to say, and how the clean state follows from it.
+
+The target is F = p x0 + q eps. With x_t = alpha x0 + sigma eps that gives
+
+    x0 = (q x_t - sigma F) / (alpha q - sigma p)
+
+for epsilon (p, q) = (0, 1), x0 (1, 0), v (-sigma, alpha), flow (-1, 1). EDM (Karras et al. 2022, section 5) is the pair
+that keeps input and target at unit variance for data of unit deviation; on a variance-preserving schedule it is v.
+`Categorical` is the odd one: F are logits over a code book and x0 is the expected code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from multidiff.errors import unknown
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A linear target F = p x0 + q eps.
+
+    Attributes:
+        kind: "epsilon", "x0", "v", "flow" or "edm".
+    """
+
+    kind: str
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise unknown("prediction", self.kind, KINDS)
+
+    def coefficients(self, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """p and q at a noise level."""
+        one, zero = torch.ones_like(alpha), torch.zeros_like(alpha)
+        if self.kind == "edm":
+            scale = (alpha.square() + sigma.square()).rsqrt()
+            return -sigma * scale, alpha * scale
+        return {"epsilon": (zero, one), "x0": (one, zero), "v": (-sigma, alpha), "flow": (-one, one)}[self.kind]
+
+    def input_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The factor on x_t before the network sees it: unit variance for EDM, 1 for the others."""
+        if self.kind == "edm":
+            return (alpha.square() + sigma.square()).rsqrt()
+        return torch.ones_like(alpha)
+
+    def target(self, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """F for a known clean state and noise; alpha and sigma broadcast against the state."""
+        p, q = self.coefficients(alpha, sigma)
+        return p * x0 + q * eps
+
+    def x0(self, output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The clean state that the network's output stands for."""
+        p, q = self.coefficients(alpha, sigma)
+        return (q * x - sigma * output) / (alpha * q - sigma * p)
+
+    def error_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """|dx0 / dF|: an error of F times this is the error of x0."""
+        p, q = self.coefficients(alpha, sigma)
+        return (sigma / (alpha * q - sigma * p)).abs()
+
+
+KINDS = ("epsilon", "x0", "v", "flow", "edm")
+
+
+class Categorical:
+    """F are logits over K classes; the estimate of x0 is the expected code, which minimises the squared error too.
+
+    Args:
+        codes: (K, C) code of each class.
+    """
+
+    kind = "categorical"
+
+    def __init__(self, codes: Tensor) -> None:
+        self.codes = codes
+
+    def x0(self, output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """The expected code: softmax of the logits times the code book."""
+        return output.softmax(-1, dtype=torch.float32).to(x.dtype) @ self.codes.to(x)
+
+    def input_scale(self, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """No scaling of the input."""
+        return torch.ones_like(alpha)

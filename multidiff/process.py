@@ -1,0 +1,88 @@
+"""Noise schedule and space together: how a clean state becomes a noisy one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from multidiff.random import Rng
+from multidiff.schedule import NoiseSchedule
+from multidiff.space import Euclidean, Space
+from multidiff.state import Coef, State, expand_to, map_state, pick
+
+
+@dataclass(frozen=True)
+class Level:
+    """One noise level in float64: time, signal and noise factors (one number, or one for each part)."""
+
+    t: float
+    alpha: Coef
+    sigma: Coef
+
+
+class Process:
+    """One schedule for the whole state, or one for each part, and the space the noise lies in.
+
+    Args:
+        schedule: a schedule, or a mapping from part to schedule.
+        space: where noise lies when a call names no space of its own (masks differ from batch to batch).
+    """
+
+    def __init__(self, schedule: NoiseSchedule | Mapping[str, NoiseSchedule], space: Space | None = None) -> None:
+        self.schedule = schedule
+        self.space = space or Euclidean()
+
+    def alpha(self, t: Tensor) -> Tensor | Mapping[str, Tensor]:
+        """Signal factors at times `t`, float64, of the shape of `t`."""
+        return self._each("alpha", t)
+
+    def sigma(self, t: Tensor) -> Tensor | Mapping[str, Tensor]:
+        """Noise factors at times `t`, float64, of the shape of `t`."""
+        return self._each("sigma", t)
+
+    def log_snr(self, t: Tensor) -> Tensor | Mapping[str, Tensor]:
+        """log(alpha / sigma) at times `t`, float64, of the shape of `t`."""
+        return self._each("log_snr", t)
+
+    def level(self, t: float) -> Level:
+        """The level at time `t`; t = 0 is exactly clean."""
+        time = torch.tensor(float(t), dtype=torch.float64)
+        alpha, sigma = (_number(self._each(name, time)) for name in ("alpha", "sigma"))
+        return Level(float(t), alpha, sigma)
+
+    def diffuse(self, x0: State, t: Tensor, rng: Rng, space: Space | None = None) -> tuple[State, State]:
+        """x_t = alpha x0 + sigma eps.
+
+        Args:
+            x0: clean states, batch first.
+            t: (B,) times in [0, 1].
+
+        Returns:
+            The noisy states and the noise.
+        """
+        eps = (space or self.space).noise(rng, x0)
+        noisy = map_state(_mix, x0, eps, self.alpha(t), self.sigma(t))
+        return noisy, eps
+
+    def prior(self, rng: Rng, like: State, space: Space | None = None, t: float = 1.0) -> State:
+        """Pure noise at time `t`, of the shape of `like`: where sampling starts."""
+        eps = (space or self.space).noise(rng, like)
+        return map_state(lambda e, s: e * s, eps, self.level(t).sigma)
+
+    def _each(self, name: str, t: Tensor) -> Tensor | Mapping[str, Tensor]:
+        if isinstance(self.schedule, Mapping):
+            return {part: getattr(schedule, name)(t) for part, schedule in self.schedule.items()}
+        return getattr(self.schedule, name)(t)
+
+
+def _mix(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+    return expand_to(alpha, x0) * x0 + expand_to(sigma, x0) * eps
+
+
+def _number(value: Tensor | Mapping[str, Tensor]) -> Coef:
+    if isinstance(value, Mapping):
+        return {part: float(pick(value, part)) for part in value}
+    return float(value)
