@@ -13,16 +13,16 @@ from multidiff_molecules.molecule import Molecule
 # (a carbocation would be a loophole for three); hypervalent P and S as in phosphates and sulfones; N with five
 # (uncharged nitro) is refused. QM9 and ZINC250k are inside this table without an exception.
 VALENCIES: dict[tuple[str, int], tuple[int, ...]] = {
-    **{("H", 0): (1,), ("F", 0): (1,), ("Cl", 0): (1,), ("Br", 0): (1,), ("I", 0): (1,)},
-    **{("B", 0): (3,), ("B", -1): (4,), ("Al", 0): (3,), ("Si", 0): (4,)},
-    **{("C", 0): (4,), ("C", -1): (3,)},
-    **{("N", 0): (3,), ("N", -1): (2,), ("N", 1): (4,)},
-    **{("O", 0): (2,), ("O", -1): (1,), ("O", 1): (3,)},
-    **{("P", 0): (3, 5), ("P", 1): (4,), ("As", 0): (3, 5)},
-    **{("S", 0): (2, 4, 6), ("S", -1): (1,), ("S", 1): (3,), ("Se", 0): (2, 4, 6)},
-    **{("F", -1): (0,), ("Cl", -1): (0,), ("Br", -1): (0,), ("I", -1): (0,)},
-    **{("Li", 1): (0,), ("Na", 1): (0,), ("K", 1): (0,)},
-}
+    ("H", 0): (1,), ("F", 0): (1,), ("Cl", 0): (1,), ("Br", 0): (1,), ("I", 0): (1,),
+    ("B", 0): (3,), ("B", -1): (4,), ("Al", 0): (3,), ("Si", 0): (4,),
+    ("C", 0): (4,), ("C", -1): (3,),
+    ("N", 0): (3,), ("N", -1): (2,), ("N", 1): (4,),
+    ("O", 0): (2,), ("O", -1): (1,), ("O", 1): (3,),
+    ("P", 0): (3, 5), ("P", 1): (4,), ("As", 0): (3, 5),
+    ("S", 0): (2, 4, 6), ("S", -1): (1,), ("S", 1): (3,), ("Se", 0): (2, 4, 6),
+    ("F", -1): (0,), ("Cl", -1): (0,), ("Br", -1): (0,), ("I", -1): (0,),
+    ("Li", 1): (0,), ("Na", 1): (0,), ("K", 1): (0,),
+}  # fmt: skip
 
 MIN_DISTANCE = 0.5  # angstrom; the shortest bond there is, H-H, has 0.74
 MAX_COORDINATE = 9999.0  # angstrom; beyond it the columns of a mol block run together

@@ -33,9 +33,9 @@ MARGINS = (10, 5, 3)  # pm, for single, double, triple; tuned by the EDM authors
 
 # The sums of bond orders that protocol calls stable; formal charges are not looked at.
 ALLOWED: dict[str, tuple[int, ...]] = {
-    **{"H": (1,), "B": (3,), "C": (4,), "N": (3,), "O": (2,), "F": (1,), "Al": (3,), "Si": (4,), "P": (3, 5)},
-    **{"S": (4,), "Cl": (1,), "As": (3,), "Br": (1,), "I": (1,), "Hg": (1, 2), "Bi": (3, 5)},
-}
+    "H": (1,), "B": (3,), "C": (4,), "N": (3,), "O": (2,), "F": (1,), "Al": (3,), "Si": (4,), "P": (3, 5),
+    "S": (4,), "Cl": (1,), "As": (3,), "Br": (1,), "I": (1,), "Hg": (1, 2), "Bi": (3, 5),
+}  # fmt: skip
 
 
 def _thresholds() -> NDArray[np.float64]:
