@@ -85,10 +85,16 @@ def find(name: str) -> Domain:
     try:
         domain = next(iter(entries)).load()
     except ModuleNotFoundError as error:
-        raise missing(error) or error from error
+        raise missing(error) or _broken(name, error) from error
+    except (ImportError, AttributeError) as error:
+        raise _broken(name, error) from error
     if not isinstance(domain, Domain):
         raise InputError(f"the entry point {GROUP}:{name} is no multidiff.domain.Domain; mend the package it is from")
     return domain
+
+
+def _broken(name: str, error: Exception) -> InputError:
+    return InputError(f"the domain {name!r} cannot be imported ({error}); mend or reinstall the package it is from")
 
 
 def load(reference: str) -> Any:

@@ -1,0 +1,130 @@
+"""The parser all sub-commands share, and the types of their values."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from multidiff.errors import InputError, unknown
+
+LARGEST_SEED = 2**63 - 1
+MOST_STEPS = 10_000
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose errors are one `InputError` each, with a hint for what is misspelt."""
+
+    def __init__(self, command: str, description: str, examples: str = "", add_help: bool = True) -> None:
+        super().__init__(
+            prog=f"multidiff {command}",
+            description=description,
+            epilog=f"examples:\n{examples}" if examples else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            add_help=add_help,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message} (see '{self.prog} --help')")
+
+    def parse(self, args: Sequence[str]) -> argparse.Namespace:
+        """Positionals and options in any order.
+
+        Raises:
+            InputError: something is unknown, missing or of the wrong kind.
+        """
+        self._check_options(args)
+        parsed, rest = self.parse_known_intermixed_args(list(args))
+        if rest:
+            self.error(f"unexpected argument {rest[0]!r}")
+        return parsed
+
+    def _check_options(self, args: Sequence[str]) -> None:
+        # Before argparse looks: it would complain of the required option that the misspelt one was meant to be.
+        known = self._option_string_actions
+        for token in args:
+            option = token.partition("=")[0]
+            if token == "--":
+                return
+            if option.startswith("--") and option not in known:
+                near = difflib.get_close_matches(option, [k for k in known if k.startswith("--")], n=1, cutoff=0.6)
+                self.error(f"unknown option {option!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+
+
+def extras(parsed: argparse.Namespace, parser: Parser, own: Sequence[str]) -> dict[str, Any]:
+    """What the user gave for the options that are not among a sub-command's `own`: those of the domain."""
+    dests = {action.dest for action in parser._actions if action.dest != argparse.SUPPRESS}
+    return {
+        name: value for name, value in vars(parsed).items() if name in dests and name not in own and value is not None
+    }
+
+
+def whole(least: int = 1, most: int | None = None) -> Callable[[str], int]:
+    """A type for argparse: an integer from `least` to `most`."""
+    allowed = f"an integer from {least} to {most}" if most is not None else f"an integer, {least} or more"
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be {allowed}, not {text[:40]!r}") from None
+        if value < least or (most is not None and value > most):
+            raise argparse.ArgumentTypeError(f"must be {allowed}, not {text[:40]}")
+        return value
+
+    return parse
+
+
+def seed(text: str) -> int:
+    """A type for argparse: 0 <= seed < 2**63."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"the seed must be an integer from 0 to 2**63 - 1, not {text[:40]}")
+    return value
+
+
+def scale(text: str) -> float:
+    """A type for argparse: a finite number, not negative."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise argparse.ArgumentTypeError(f"must be a finite number, 0 or more, not {text[:40]!r}")
+    return value
+
+
+def one_of(kind: str, allowed: Sequence[str]) -> Callable[[str], str]:
+    """A type for argparse: one of some names; suggests the nearest."""
+
+    def parse(text: str) -> str:
+        if text not in allowed:
+            raise argparse.ArgumentTypeError(str(unknown(kind, text, allowed)))
+        return text
+
+    return parse
+
+
+def domain_of(args: Sequence[str], add_arguments: Callable[[Parser], None], command: str) -> str:
+    """The positional DOMAIN among `args`, wherever it stands; the domain decides what else is an option.
+
+    Raises:
+        InputError: none is given.
+    """
+    from multidiff import domain
+
+    parser = Parser(command, "", add_help=False)
+    add_arguments(parser)
+    for action in parser._actions:
+        action.required = False
+        action.type = None
+    known, _ = parser.parse_known_args(list(args))
+    if known.domain is None:
+        raise InputError(f"multidiff {command} needs a domain: one of {', '.join(domain.names())}")
+    return str(known.domain)
