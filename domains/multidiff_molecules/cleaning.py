@@ -10,24 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from rdkit import Chem
-from rdkit.Chem import rdDistGeom, rdForceFieldHelpers, rdmolops
+from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
 
+from multidiff.errors import InputError
+from multidiff_molecules.chemistry import MIN_DISTANCE, canonical_smiles, from_rdkit
 from multidiff_molecules.molecule import Molecule
 from multidiff_molecules.readers import Record
 
 COMMON_ELEMENTS = ("H", "B", "C", "N", "O", "F", "Si", "P", "S", "Cl", "Br", "I")
-MINIMUM_DISTANCE = 0.5  # angstrom; the shortest bond there is, in H2, has 0.74
 FLAT = 1e-3  # angstrom of depth below which a structure is a drawing
 MMFF_ROUNDS, MMFF_ITERATIONS = 10, 200  # up to 2,000 iterations, the clock looked at between rounds
-
-# What a user can do about a reason to skip.
-REMEDIES = {
-    "no 3-D coordinates": "--embed lets RDKit make them",
-    "more than one fragment": "--largest-fragment keeps the largest",
-    "element not allowed": "--elements names others",
-    "too many atoms": "--max-atoms allows more",
-    "time limit": "--time-limit allows more seconds",
-}
 
 
 @dataclass(frozen=True)
@@ -53,11 +45,10 @@ class Rules:
 
 @dataclass(frozen=True, eq=False)
 class Cleaned:
-    """A molecule, its canonical SMILES, its SMILES without stereo (the key of the split), and what was done to it."""
+    """A molecule, its canonical SMILES with the stereo of its coordinates, and what was done to it."""
 
     molecule: Molecule
     smiles: str
-    key: str
     notes: tuple[str, ...]
 
 
@@ -167,7 +158,9 @@ def _has_depth(mol: Chem.Mol) -> bool:
     z = mol.GetConformer().GetPositions()[:, 2]
     if not np.all(np.isfinite(z)) or np.ptp(z) > FLAT:
         return True
-    tetrahedral = any(a.GetTotalDegree() >= 4 for a in mol.GetAtoms() if a.GetHybridization() == Chem.HybridizationType.SP3)
+    tetrahedral = any(
+        a.GetTotalDegree() >= 4 for a in mol.GetAtoms() if a.GetHybridization() == Chem.HybridizationType.SP3
+    )
     return mol.GetConformer().Is3D() and not tetrahedral
 
 
@@ -184,7 +177,7 @@ def _check_positions(mol: Chem.Mol) -> None:
     if not np.all(np.isfinite(positions)):
         raise SkipRecord("coordinates not finite")
     closest = closest_distance(positions)
-    if closest < MINIMUM_DISTANCE:
+    if closest < MIN_DISTANCE:
         raise SkipRecord("overlapping atoms", f"two atoms are {closest:.2f} angstrom apart")
 
 
@@ -230,23 +223,12 @@ def _place(mol: Chem.Mol, seed: int, deadline: float, random_start: bool) -> boo
 def _finish(mol: Chem.Mol, notes: list[str]) -> Cleaned:
     if any(atom.GetNumRadicalElectrons() for atom in mol.GetAtoms()):
         notes.append("unpaired electrons (kept)")
+    mol.GetConformer().Set3D(True)
     Chem.AssignStereochemistryFrom3D(mol)
-    bare = Chem.RemoveHs(mol)
-    smiles, key = Chem.MolToSmiles(bare), Chem.MolToSmiles(bare, isomericSmiles=False)
-    return Cleaned(_to_molecule(mol), smiles, key, tuple(notes))
-
-
-def _to_molecule(mol: Chem.Mol) -> Molecule:
-    mol = Chem.Mol(mol)
-    Chem.Kekulize(mol, clearAromaticFlags=True)
-    if any(bond.GetBondTypeAsDouble() not in (1.0, 2.0, 3.0) for bond in mol.GetBonds()):
-        raise SkipRecord("sanitisation fails", "a bond that is neither single, double nor triple")
-    return Molecule(
-        atomic_numbers=np.array([a.GetAtomicNum() for a in mol.GetAtoms()], np.int8),
-        positions=mol.GetConformer().GetPositions().astype(np.float32),
-        formal_charges=np.array([a.GetFormalCharge() for a in mol.GetAtoms()], np.int8),
-        bonds=rdmolops.GetAdjacencyMatrix(mol, useBO=True).astype(np.int8),
-    )
+    try:
+        return Cleaned(from_rdkit(mol), canonical_smiles(mol), tuple(notes))
+    except InputError as error:
+        raise SkipRecord("sanitisation fails", str(error)) from error
 
 
 class _RdkitMessages(logging.Handler):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import io
@@ -11,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from multidiff.errors import InputError
 
@@ -95,7 +96,8 @@ def read_records(source: Source) -> Iterator[Record]:
 
 def _read_sd(stream: TextIO, name: str) -> Iterator[Record]:
     """Records end with a line `$$$$`; what follows `M  END` (data fields) is not needed."""
-    number, lines, length, ended = 1, [], 0, False
+    number, length, ended = 1, 0, False
+    lines: list[str] = []
     for line in stream:
         if line.startswith("$$$$"):
             yield _sd_record(name, number, lines, length)
@@ -116,7 +118,8 @@ def _sd_record(name: str, number: int, lines: list[str], length: int, fault: str
 
 
 def _read_mol2(stream: TextIO, name: str) -> Iterator[Record]:
-    number, lines = 0, []
+    number = 0
+    lines: list[str] = []
     for line in stream:
         if line.startswith("@<TRIPOS>MOLECULE"):
             if number:
@@ -178,12 +181,14 @@ SUFFIXES = {
 }
 
 
-def _open_text(path: Path) -> TextIO:
+@contextlib.contextmanager
+def _open_text(path: Path) -> Iterator[TextIO]:
     """Text with any line ends; gzip is known by its first bytes, whatever the file is called."""
-    raw = open(path, "rb")  # noqa: SIM115: closed with the text stream
-    packed = raw.peek(2)[:2] == b"\x1f\x8b"
-    stream = gzip.GzipFile(fileobj=raw) if packed else raw
-    return io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline=None)  # type: ignore[arg-type]
+    with open(path, "rb") as raw:
+        packed = raw.peek(2)[:2] == b"\x1f\x8b"
+        stream: Any = gzip.GzipFile(fileobj=raw) if packed else raw
+        with io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline=None) as text:
+            yield text
 
 
 def _files_below(folder: Path, exclude: Path) -> Iterator[Path]:
