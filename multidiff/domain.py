@@ -112,10 +112,14 @@ def load(reference: str) -> Any:
 
 def missing(error: ModuleNotFoundError) -> InputError | None:
     """The one line that mends a missing package, if one of multidiff's extras installs it."""
-    module = (error.name or "").partition(".")[0]
+    module = (error.name or "").partition(".")[0].lower()
+    extras = []
     for requirement in metadata.requires("multidiff") or []:
         package = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
         extra = re.search(r"extra == ['\"]([\w-]+)['\"]", requirement)
-        if extra and module and package.lower().replace("-", "_") == module.lower():
-            return InputError(f'{module} is not installed; it comes with: pip install "multidiff[{extra[1]}]"')
-    return None
+        if extra and package.lower().replace("-", "_") == module:
+            extras.append(extra[1])
+    if not extras:
+        return None
+    extras.sort(key=("all", "dev").__contains__)  # the smallest install that mends it
+    return InputError(f'{module} is not installed; it comes with: pip install "multidiff[{extras[0]}]"')

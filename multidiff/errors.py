@@ -22,5 +22,5 @@ def unknown(kind: str, value: object, allowed: Iterable[str]) -> InputError:
     names = sorted(allowed)
     near = difflib.get_close_matches(str(value).lower(), [n.lower() for n in names], n=1, cutoff=0.5)
     by_lower = {n.lower(): n for n in names}
-    hint = f"; did you mean {by_lower[near[0]]!r}?" if near else ";"
+    hint = f"; did you mean {by_lower[near[0]]!r}?" if near else ""
     return InputError(f"unknown {kind} {value!r}{hint} (allowed: {', '.join(names)})")

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from multidiff import __version__
 from multidiff.errors import InputError
 
-# sub-command -> (its module here, what it does)
+# sub-command -> (its module here, what it does); a module called `list` would hide the builtin in this file
 COMMANDS = {
     "generate": ("generate", "make molecules, sounds or videos with a trained model"),
     "fit": ("fit", "train a model from a recipe or a YAML file"),
@@ -21,7 +21,7 @@ COMMANDS = {
     "predict": ("fit", "predictions of a training checkpoint"),
     "prepare": ("prepare", "raw files -> a packed, checked data set"),
     "evaluate": ("evaluate", "quality of files on disk"),
-    "list": ("list", "what there is: checkpoints, recipes, domains, solvers, ..."),
+    "list": ("listing", "what there is: checkpoints, recipes, domains, solvers, ..."),
     "info": ("info", "a checkpoint's card, sizes and recommended settings"),
 }
 

@@ -124,7 +124,9 @@ def domain_of(args: Sequence[str], add_arguments: Callable[[Parser], None], comm
     for action in parser._actions:
         action.required = False
         action.type = None
-    known, _ = parser.parse_known_args(list(args))
+    known, rest = parser.parse_known_args(list(args))
+    names = domain.names()
     if known.domain is None:
-        raise InputError(f"multidiff {command} needs a domain: one of {', '.join(domain.names())}")
-    return str(known.domain)
+        raise InputError(f"multidiff {command} needs a domain: one of {', '.join(names)}")
+    # What stands first may be the value of an option that only the domain knows.
+    return next((token for token in [known.domain, *rest] if token in names), str(known.domain))
