@@ -44,6 +44,7 @@ class Domain:
         prepare: ``"module:function"``, called as ``(input: Path, output: Path, **options)``; returns the report, text.
         evaluate: ``"module:function"``, called as ``(path: Path, reference: Path | None, **options)``;
             returns a mapping of figures that JSON can hold.
+        table: ``"module:function"``, called with that mapping; the text to print. Default: a line a figure.
         generate_arguments, prepare_arguments, evaluate_arguments: add the domain's own options to a parser.
     """
 
@@ -55,6 +56,7 @@ class Domain:
     pipeline: str = ""
     prepare: str = ""
     evaluate: str = ""
+    table: str = ""
     generate_arguments: Arguments = _no_arguments
     prepare_arguments: Arguments = _no_arguments
     evaluate_arguments: Arguments = _no_arguments

@@ -22,7 +22,7 @@ EXAMPLES = """\
 
 'multidiff evaluate DOMAIN --help' lists what the domain adds."""
 
-OWN = ("help", "domain", "path", "reference", "json")
+OWN = ("domain", "path", "reference", "json")
 
 
 def run(command: str, args: list[str]) -> int:
@@ -31,8 +31,7 @@ def run(command: str, args: list[str]) -> int:
         _parser(None).print_help()
         return 0
     domain = domains.find(options.domain_of(args, _add_arguments, command))
-    parser = _parser(domain)
-    parsed = parser.parse(args)
+    parsed = _parser(domain).parse(args)
     if not domain.evaluate:
         raise InputError(f"{domain.name} has no evaluation")
     for path in filter(None, (parsed.path, parsed.reference)):
@@ -40,14 +39,18 @@ def run(command: str, args: list[str]) -> int:
             raise InputError(f"no file or folder {path}")
     if parsed.json:
         files.writable_folder(parsed.json.absolute().parent)
-    figures = domains.load(domain.evaluate)(parsed.path, parsed.reference, **options.extras(parsed, parser, OWN))
+    figures = domains.load(domain.evaluate)(parsed.path, parsed.reference, **options.extras(parsed, OWN))
     if parsed.json:
         with files.atomic_path(parsed.json) as temporary:
             temporary.write_text(json.dumps(figures, indent=2) + "\n")
+    print(domains.load(domain.table)(figures) if domain.table else _table(figures))
+    return 0
+
+
+def _table(figures: Mapping[str, Any]) -> str:
     rows = list(_rows(figures))
     width = max((len(name) for name, _ in rows), default=0)
-    print("\n".join(f"{name:<{width}}  {value}" for name, value in rows))
-    return 0
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
 def _rows(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

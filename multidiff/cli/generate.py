@@ -27,7 +27,7 @@ EXAMPLES = """\
 'multidiff generate DOMAIN --help' lists what the domain adds."""
 
 OWN = (
-    "help", "domain", "num_samples", "seed", "out", "checkpoint", "steps",
+    "domain", "num_samples", "seed", "out", "checkpoint", "steps",
     "solver", "guidance_scale", "batch_size", "device",
 )  # fmt: skip
 
@@ -38,9 +38,8 @@ def run(command: str, args: list[str]) -> int:
         _parser(None).print_help()
         return 0
     domain = domains.find(options.domain_of(args, _add_arguments, command))
-    parser = _parser(domain)
-    parsed = parser.parse(args)
-    call = options.extras(parsed, parser, OWN)
+    parsed = _parser(domain).parse(args)
+    call = options.extras(parsed, OWN)
     for name, value in (
         ("num_inference_steps", parsed.steps),
         ("solver", parsed.solver),

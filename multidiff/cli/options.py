@@ -54,12 +54,9 @@ class Parser(argparse.ArgumentParser):
                 self.error(f"unknown option {option!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
-def extras(parsed: argparse.Namespace, parser: Parser, own: Sequence[str]) -> dict[str, Any]:
+def extras(parsed: argparse.Namespace, own: Sequence[str]) -> dict[str, Any]:
     """What the user gave for the options that are not among a sub-command's `own`: those of the domain."""
-    dests = {action.dest for action in parser._actions if action.dest != argparse.SUPPRESS}
-    return {
-        name: value for name, value in vars(parsed).items() if name in dests and name not in own and value is not None
-    }
+    return {name: value for name, value in vars(parsed).items() if name not in own and value is not None}
 
 
 def whole(least: int = 1, most: int | None = None) -> Callable[[str], int]:

@@ -19,7 +19,7 @@ EXAMPLES = """\
 
 'multidiff prepare DOMAIN --help' lists what the domain adds."""
 
-OWN = ("help", "domain", "input", "output")
+OWN = ("domain", "input", "output")
 
 
 def run(command: str, args: list[str]) -> int:
@@ -28,13 +28,12 @@ def run(command: str, args: list[str]) -> int:
         _parser(None).print_help()
         return 0
     domain = domains.find(options.domain_of(args, _add_arguments, command))
-    parser = _parser(domain)
-    parsed = parser.parse(args)
+    parsed = _parser(domain).parse(args)
     if not domain.prepare:
         raise InputError(f"{domain.name} has no data preparation")
     if not parsed.input.exists():
         raise InputError(f"no file or folder {parsed.input}")
-    report = domains.load(domain.prepare)(parsed.input, parsed.output, **options.extras(parsed, parser, OWN))
+    report = domains.load(domain.prepare)(parsed.input, parsed.output, **options.extras(parsed, OWN))
     if report:
         print(report)
     return 0
