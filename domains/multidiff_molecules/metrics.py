@@ -24,7 +24,7 @@ from multidiff_molecules.molecule import Molecule
 from multidiff_molecules.plausibility import posebusters as count_posebusters
 from multidiff_molecules.plausibility import strain
 
-Scores = dict[str, float | int | str]
+Scores = dict[str, float | int | str | None]  # None: cannot be measured
 
 PROTOCOLS = ("generated-bonds", "distance-bonds")
 STRAIN_LIMIT = 2000  # molecules of the reference that are relaxed
@@ -195,7 +195,9 @@ def format_table(scores: Scores) -> str:
 
 
 def _value(scores: Scores, name: str) -> tuple[str, str]:
-    value, n = float(scores[name]), int(scores[f"{name}/n"])
+    value, n = scores[name], scores[f"{name}/n"]
+    if not isinstance(value, float | int) or not isinstance(n, int) or math.isnan(value):
+        return "-", ""
     if name in _UNITS:
         return f"{value:.4g} {_UNITS[name]}", ""
     low, high = wilson(value, n)
@@ -214,9 +216,7 @@ def _notes(scores: Scores, name: str) -> str:
 
 
 def wilson(share: float, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval of a share seen in n trials, at z standard deviations."""
-    if n == 0 or math.isnan(share):
-        return math.nan, math.nan
+    """Wilson's interval of a share seen in n > 0 trials, at z standard deviations."""
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return max(0.0, centre - half), min(1.0, centre + half)
