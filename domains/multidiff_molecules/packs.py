@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -53,7 +54,24 @@ def _joined_offsets(offsets: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.concatenate([[0], np.cumsum(np.concatenate([np.diff(one) for one in offsets]))]).astype(np.int64)
 
 
-def check_layout(pack: PackedMolecules, name: str) -> None:
+def load(path: Path) -> tuple[PackedMolecules, dict[str, NDArray]]:
+    """A packed file, its arrays proven to fit each other, and the further arrays it holds (properties...).
+
+    Raises:
+        InputError: it is damaged, lacks an array, or they do not fit.
+    """
+    pack = PackedMolecules.load(path)
+    _check_layout(pack, str(path))
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return pack, {
+                name: arrays[name] for name in arrays.files if name not in PackedMolecules.__dataclass_fields__
+            }
+    except ValueError as error:  # an array of Python objects
+        raise InputError(f"{path}: {error}") from error
+
+
+def _check_layout(pack: PackedMolecules, name: str) -> None:
     """Raise InputError unless the arrays of `pack` fit each other; `name` is that of the file."""
     n, atoms, bonds = len(pack), len(pack.atomic_numbers), len(pack.bond_order)
     wanted = {

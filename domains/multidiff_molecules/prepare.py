@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from multidiff.errors import InputError
 from multidiff.files import writable_folder
 from multidiff_molecules.molecule import PackedMolecules
-from multidiff_molecules.report import SPLITS, Report, count_skipped, histograms, save_report, skipped_lines
+from multidiff_molecules.report import SPLITS, Report, count, count_skipped, histograms, save_report, skipped_lines
 
 if TYPE_CHECKING:
     from multidiff_molecules.cleaning import Rules
@@ -157,6 +157,8 @@ def _pack(source: Path, target: Path, rules: Rules, shares: tuple[float, ...] | 
         _make(sources, rules, folder, workers, total)
         made = [shards.read_shard(shards.shard_path(folder, i)) for i in range(-(-total // shards.SHARD))]
         report = replace(_report(source, target, made, total), ignored=ignored)
+        if not report.kept:
+            shards.discard(folder)
         result = _write(
             _join(made), report, target, shares or DEFAULT_SPLIT, strict=shares is not None, seed=rules.seed
         )
@@ -223,18 +225,24 @@ def _repack(source: Path, target: Path, rules: Rules, shares: tuple[float, ...] 
     """Check the arrays of a packed file and keep the molecules that pass; chemistry is not perceived again."""
     from multidiff_molecules import packs
 
-    pack = PackedMolecules.load(source)
-    packs.check_layout(pack, str(source))
+    pack, extra = packs.load(source)
     faults = packs.faults(pack, rules)
-    bad = np.any([rows for _, rows in faults], axis=0)
+    keep = ~np.any([rows for _, rows in faults], axis=0)
     lost = ((reason, f"{source.name}:{i + 1}") for reason, rows in faults for i in np.flatnonzero(rows))
     skipped, examples = count_skipped(lost)
-    report = Report(str(source), str(target), len(pack), int((~bad).sum()), skipped, examples, {}, {})
-    return _write(packs.choose(pack, ~bad), report, target, shares, strict=True, seed=rules.seed)
+    report = Report(str(source), str(target), len(pack), int(keep.sum()), skipped, examples, {}, {})
+    extra = {name: rows[keep] if rows.shape[:1] == keep.shape else rows for name, rows in extra.items()}
+    return _write(packs.choose(pack, keep), report, target, shares, True, rules.seed, extra)
 
 
 def _write(
-    pack: PackedMolecules, report: Report, target: Path, shares: tuple[float, ...] | None, strict: bool, seed: int
+    pack: PackedMolecules,
+    report: Report,
+    target: Path,
+    shares: tuple[float, ...] | None,
+    strict: bool,
+    seed: int,
+    extra: dict[str, NDArray] | None = None,
 ) -> Report:
     """Split (where there are shares), write both files, warn."""
     if not len(pack):
@@ -242,7 +250,7 @@ def _write(
     if shares:
         pack = replace(pack, split=_split(pack, shares, strict, seed))
     report = replace(report, **histograms(pack))  # type: ignore[arg-type]
-    pack.save(target)
+    pack.save(target, **(extra or {}))
     save_report(report)
     lost = report.records - report.kept
     if lost > WARN_ABOVE * report.records:
@@ -260,7 +268,8 @@ def _split(pack: PackedMolecules, shares: tuple[float, ...], strict: bool, seed:
     empty = [name for name, share, n in zip(SPLITS, shares, counts, strict=True) if share and not n]
     if not empty:
         return split
-    message = f"the split leaves nothing for {' and '.join(empty)}: {len(pack)} molecules are few for {_text(shares)}"
+    few = count(len(pack), "molecule")
+    message = f"the split leaves nothing for {' and '.join(empty)}: {few} cannot fill {_text(shares)}"
     if strict:
         raise InputError(f"{message}; give larger shares, another --seed, or --split 1,0,0")
     print(f"warning: {message}{'; all are train' if counts[0] == 0 else ''}", file=sys.stderr)

@@ -68,7 +68,7 @@ class Report:
 
     def _counts(self) -> list[str]:
         lost = sum(self.skipped.values())
-        lines = [f"{self.input}: {self.records:,} records, {self.kept:,} kept, {lost:,} skipped"]
+        lines = [f"{self.input}: {count(self.records, 'record')}, {self.kept:,} kept, {lost:,} skipped"]
         lines += skipped_lines(self)
         lines += [f"  {note}: {n:,}" for note, n in self.notes.items()]
         if self.duplicates:
@@ -96,6 +96,11 @@ def skipped_lines(report: Report) -> list[str]:
         remedy = f" ({REMEDIES[reason]})" if reason in REMEDIES else ""
         lines.append(f"  skipped, {reason}: {n:,}{remedy}: {_few(report.examples[reason], n)}")
     return lines
+
+
+def count(n: int, what: str) -> str:
+    """As in "1 record", "2,000 records"."""
+    return f"{n:,} {what}{'' if n == 1 else 's'}"
 
 
 def report_path(output: str | Path) -> Path:
