@@ -7,10 +7,9 @@ imported when used, so that `multidiff --help` and `multidiff list` cost nothing
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -19,12 +18,6 @@ from typing import Any
 from multidiff.errors import InputError, unknown
 
 GROUP = "multidiff.domains"
-
-Arguments = Callable[[argparse.ArgumentParser], None]
-
-
-def _no_arguments(parser: argparse.ArgumentParser) -> None:
-    """The domain adds no options of its own."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +38,8 @@ class Domain:
         evaluate: ``"module:function"``, called as ``(path: Path, reference: Path | None, **options)``;
             returns a mapping of figures that JSON can hold.
         table: ``"module:function"``, called with that mapping; the text to print. Default: a line a figure.
-        generate_arguments, prepare_arguments, evaluate_arguments: add the domain's own options to a parser.
+        generate_arguments, prepare_arguments, evaluate_arguments: ``"module:function"``, called with the parser, to add
+            the domain's own options to it.
     """
 
     name: str
@@ -57,9 +51,9 @@ class Domain:
     prepare: str = ""
     evaluate: str = ""
     table: str = ""
-    generate_arguments: Arguments = _no_arguments
-    prepare_arguments: Arguments = _no_arguments
-    evaluate_arguments: Arguments = _no_arguments
+    generate_arguments: str = ""
+    prepare_arguments: str = ""
+    evaluate_arguments: str = ""
 
     def checkpoints(self) -> dict[str, Path]:
         """Name -> folder of every checkpoint that ships with the domain."""

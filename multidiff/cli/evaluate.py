@@ -64,8 +64,8 @@ def _rows(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
 def _parser(domain: domains.Domain | None) -> options.Parser:
     parser = options.Parser(f"evaluate {domain.name}" if domain else "evaluate", DESCRIPTION, EXAMPLES)
     _add_arguments(parser)
-    if domain:
-        domain.evaluate_arguments(parser)
+    if domain and domain.evaluate_arguments:
+        domains.load(domain.evaluate_arguments)(parser)
     return parser
 
 

@@ -76,8 +76,8 @@ def run(command: str, args: list[str]) -> int:
 def _parser(domain: domains.Domain | None) -> options.Parser:
     parser = options.Parser(f"generate {domain.name}" if domain else "generate", DESCRIPTION, EXAMPLES)
     _add_arguments(parser)
-    if domain:
-        domain.generate_arguments(parser)
+    if domain and domain.generate_arguments:
+        domains.load(domain.generate_arguments)(parser)
     return parser
 
 

@@ -10,7 +10,7 @@ from multidiff import domain as domains
 from multidiff.cli import options
 from multidiff.errors import InputError
 
-# What is in the core: registries, name -> class or function.
+# What is in the core: name -> `registry.Entry`, or a class or function.
 REGISTRIES = {
     "solvers": "multidiff.solver:SOLVERS",
     "schedules": "multidiff.schedule:SCHEDULES",
@@ -85,8 +85,8 @@ def _registry(reference: str) -> Callable[[], dict[str, str]]:
 
 
 def _summary(thing: object) -> str:
-    """First line of the docstring; of the class, for an object."""
-    return (inspect.getdoc(thing) or inspect.getdoc(type(thing)) or "").partition("\n")[0]
+    """What a registry says of it, or the first line of its docstring."""
+    return str(getattr(thing, "summary", "")) or (inspect.getdoc(thing) or "").partition("\n")[0]
 
 
 SECTIONS: Mapping[str, Callable[[], dict[str, str]]] = {

@@ -42,8 +42,8 @@ def run(command: str, args: list[str]) -> int:
 def _parser(domain: domains.Domain | None) -> options.Parser:
     parser = options.Parser(f"prepare {domain.name}" if domain else "prepare", DESCRIPTION, EXAMPLES)
     _add_arguments(parser)
-    if domain:
-        domain.prepare_arguments(parser)
+    if domain and domain.prepare_arguments:
+        domains.load(domain.prepare_arguments)(parser)
     return parser
 
 

@@ -23,6 +23,10 @@ def _atoms(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--num-atoms", type=options.whole(1), metavar="N")
 
 
+def _prompt(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("prompt", nargs="?")
+
+
 def prepared(source: Path, output: Path, **extra: Any) -> str:
     output.write_text(f"{source.name} {extra}")
     return "1 packed, 0 skipped"
@@ -59,7 +63,7 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         "toy-1",
         prepare=f"{here}:prepared",
         evaluate=f"{here}:evaluated",
-        generate_arguments=_atoms,
+        generate_arguments=f"{here}:_atoms",
     )
     monkeypatch.setattr(domain, "names", lambda: ["toy"])
     real = domain.find
@@ -184,9 +188,7 @@ def test_a_prompt_is_only_text(
 ) -> None:
     import dataclasses
 
-    speaking = dataclasses.replace(
-        domain.find("toy"), generate_arguments=lambda parser: parser.add_argument("prompt", nargs="?")
-    )
+    speaking = dataclasses.replace(domain.find("toy"), generate_arguments=f"{__name__}:_prompt")
     monkeypatch.setattr(domain, "find", lambda name: speaking)
     assert main(["generate", "toy", "--num-samples", "1", prompt, "--out", str(tmp_path / "o")]) == 0
     assert jobs[0]["call"] == {"prompt": prompt}
