@@ -52,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except SystemExit as stop:  # argparse's --help, Lightning's own command line
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        if isinstance(stop.code, str):
+            return _refuse(stop.code)
+        return stop.code or 0
     except InputError as error:
         return _refuse(str(error))
     except KeyboardInterrupt:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from multidiff import checkpoint, cli, domain
-from multidiff.cli import COMMANDS, fit, main, options
+from multidiff.cli import COMMANDS, fit, listing, main, options
 from multidiff.errors import InputError
 
 PYTHON = [sys.executable, "-m", "multidiff"]
@@ -231,6 +231,7 @@ def test_cuda_where_there_is_none(
             'multidiff: error: rdkit is not installed; it comes with: pip install "multidiff[molecules]"\n',
         ),
         (SystemExit(3), 3, ""),
+        (SystemExit("no"), 2, "multidiff: error: no\n"),
         (SystemExit(None), 0, ""),
     ],
 )
@@ -321,3 +322,11 @@ def test_recipes_are_found_by_name(toy: Path, tmp_path: Path, capsys: pytest.Cap
     assert "did you mean 'toy-small'?" in refused(capsys, "fit", "--config", "toy-smal")
     assert "no file gone.yaml" in refused(capsys, "fit", "--config", "gone.yaml")
     assert "needs a YAML" in refused(capsys, "fit", "--config")
+
+
+@pytest.mark.parametrize("section", listing.REGISTRIES)
+def test_every_name_of_the_core_is_listed_with_a_line(section: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", section]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert sorted(row.split()[0] for row in rows) == sorted(domain.load(listing.REGISTRIES[section]))
+    assert all(len(row.split()) > 1 for row in rows)
