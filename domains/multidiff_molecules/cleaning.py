@@ -66,6 +66,21 @@ def clean(record: Record, rules: Rules) -> Cleaned:
     Raises:
         SkipRecord: it cannot be used under `rules`.
     """
+    try:
+        return _clean(record, rules)
+    except (SkipRecord, MemoryError):
+        raise
+    except Chem.MolSanitizeException as error:
+        raise SkipRecord("sanitisation fails", _one_line(error)) from error
+    except Exception as error:  # RDKit has many; hours of work must not end for one record
+        raise SkipRecord("RDKit fails", _one_line(error)) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def _clean(record: Record, rules: Rules) -> Cleaned:
     if record.fault:
         raise SkipRecord(record.fault, record.detail)
     notes: list[str] = []
@@ -104,7 +119,7 @@ def _why_not_parsed(record: Record, messages: _RdkitMessages) -> SkipRecord:
         try:
             Chem.SanitizeMol(raw)
         except Exception as error:  # RDKit raises several unrelated classes
-            return SkipRecord("sanitisation fails", " ".join(str(error).split()))
+            return SkipRecord("sanitisation fails", _one_line(error))
         return SkipRecord("sanitisation fails")
     detail = messages.lines[-1] if messages.lines else ""
     if element := re.search(r"Element '(\w+)' not found", detail):
@@ -229,6 +244,33 @@ def _finish(mol: Chem.Mol, notes: list[str]) -> Cleaned:
         return Cleaned(from_rdkit(mol), canonical_smiles(mol), tuple(notes))
     except InputError as error:
         raise SkipRecord("sanitisation fails", str(error)) from error
+
+
+def kekule_orders(
+    numbers: NDArray[np.int8], charges: NDArray[np.int8], bonds: NDArray[np.int16], orders: NDArray[np.int8]
+) -> NDArray[np.int8]:
+    """(b,) orders 1 to 3 for the `bonds`, (b, 2), of a molecule some of whose `orders` are 4, aromatic.
+
+    They come back as they are when there is no Kekule form.
+    """
+    types = {1: Chem.BondType.SINGLE, 2: Chem.BondType.DOUBLE, 3: Chem.BondType.TRIPLE, 4: Chem.BondType.AROMATIC}
+    mol = Chem.RWMol()
+    for number, charge in zip(numbers.tolist(), charges.tolist(), strict=True):
+        atom = Chem.Atom(number)
+        atom.SetFormalCharge(charge)
+        atom.SetNoImplicit(True)
+        mol.AddAtom(atom)
+    try:
+        for (i, j), order in zip(bonds.tolist(), orders.tolist(), strict=True):
+            mol.AddBond(i, j, types[order])
+            if order == 4:
+                for part in (mol.GetAtomWithIdx(i), mol.GetAtomWithIdx(j), mol.GetBondBetweenAtoms(i, j)):
+                    part.SetIsAromatic(True)
+        mol.UpdatePropertyCache(strict=False)
+        Chem.Kekulize(mol, clearAromaticFlags=True)
+    except (KeyError, RuntimeError, ValueError):
+        return orders
+    return np.array([bond.GetBondTypeAsDouble() for bond in mol.GetBonds()], np.int8)
 
 
 class _RdkitMessages(logging.Handler):

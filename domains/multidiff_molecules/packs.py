@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from multidiff.errors import InputError
 from multidiff_molecules.chemistry import MIN_DISTANCE, flat_smiles, symbol
-from multidiff_molecules.cleaning import Rules
+from multidiff_molecules.cleaning import Rules, kekule_orders
 from multidiff_molecules.molecule import PackedMolecules
 from multidiff_molecules.report import SPLITS
 
-BLOCK = 4096  # molecules whose distances are worked out at once
+BLOCK = 1_000_000  # distances worked out at once
+AROMATIC = 4  # bond order, as in MDL files
 
 
 def join(packs: Sequence[PackedMolecules]) -> PackedMolecules:
@@ -57,18 +59,40 @@ def _joined_offsets(offsets: list[NDArray[np.int64]]) -> NDArray[np.int64]:
 def load(path: Path) -> tuple[PackedMolecules, dict[str, NDArray]]:
     """A packed file, its arrays proven to fit each other, and the further arrays it holds (properties...).
 
+    Files of other makers may give `positions_mA`, milli-angstrom, for `positions`, and aromatic bonds the order 4;
+    these are kekulised (and stay 4 where that fails).
+
     Raises:
         InputError: it is damaged, lacks an array, or they do not fit.
     """
-    pack = PackedMolecules.load(path)
+    arrays = _arrays(path)
+    if "positions" not in arrays and "positions_mA" in arrays:
+        arrays["positions"] = arrays.pop("positions_mA").astype(np.float32) * np.float32(1e-3)
+    missing = [name for name in PackedMolecules.__dataclass_fields__ if name not in arrays]
+    if missing:
+        raise InputError(f"{path} has no array {', '.join(missing)}; give the SD files or SMILES it was made from")
+    pack = PackedMolecules(**{name: arrays.pop(name) for name in PackedMolecules.__dataclass_fields__})
     _check_layout(pack, str(path))
+    return (_kekulised(pack) if np.any(pack.bond_order == AROMATIC) else pack), arrays
+
+
+def _arrays(path: Path) -> dict[str, NDArray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return pack, {
-                name: arrays[name] for name in arrays.files if name not in PackedMolecules.__dataclass_fields__
-            }
-    except ValueError as error:  # an array of Python objects
-        raise InputError(f"{path}: {error}") from error
+            return {name: arrays[name] for name in arrays.files}
+    except Exception as error:  # numpy, zipfile and zlib have many
+        raise InputError(f"{path} is not a packed molecule file or is damaged ({error})") from error
+
+
+def _kekulised(pack: PackedMolecules) -> PackedMolecules:
+    orders = pack.bond_order.copy()
+    for i in np.flatnonzero(_any(orders == AROMATIC, pack.bond_offsets) & ~_loose_bonds(pack)):
+        rows = slice(pack.bond_offsets[i], pack.bond_offsets[i + 1])
+        atoms = slice(pack.atom_offsets[i], pack.atom_offsets[i + 1])
+        orders[rows] = kekule_orders(
+            pack.atomic_numbers[atoms], pack.formal_charges[atoms], pack.bond_index[rows], orders[rows]
+        )
+    return replace(pack, bond_order=orders)
 
 
 def _check_layout(pack: PackedMolecules, name: str) -> None:
@@ -119,10 +143,15 @@ def _any(bad_rows: ArrayLike, offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def _bad_bonds(pack: PackedMolecules) -> NDArray[np.bool_]:
+    return _loose_bonds(pack) | _any(~np.isin(pack.bond_order, (1, 2, 3)), pack.bond_offsets)
+
+
+def _loose_bonds(pack: PackedMolecules) -> NDArray[np.bool_]:
+    """Molecules with a bond to an atom they do not have, or of an atom to itself."""
     sizes = np.repeat(pack.sizes, np.diff(pack.bond_offsets))
     first, second = pack.bond_index.astype(np.int64).T
     inside = (first >= 0) & (second >= 0) & (first < sizes) & (second < sizes) & (first != second)
-    return _any(~inside | ~np.isin(pack.bond_order, (1, 2, 3)), pack.bond_offsets)
+    return _any(~inside, pack.bond_offsets)
 
 
 def _many_fragments(pack: PackedMolecules, sound: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -146,7 +175,7 @@ def _overlaps(pack: PackedMolecules, sound: NDArray[np.bool_]) -> NDArray[np.boo
     for size in np.unique(pack.sizes[sound & (pack.sizes > 1)]):
         same = np.flatnonzero(sound & (pack.sizes == size))
         i, j = np.triu_indices(size, 1)
-        step = max(1, BLOCK * 200 // len(i))
+        step = max(1, BLOCK // len(i))
         for some in (same[k : k + step] for k in range(0, len(same), step)):
             positions = pack.positions[pack.atom_offsets[some][:, None] + np.arange(size)]
             squared = np.square(positions[:, i] - positions[:, j]).sum(-1)

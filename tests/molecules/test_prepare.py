@@ -494,6 +494,40 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path, name: str, value: np
         prepare(packed(tmp_path, **{name: value}), tmp_path / "out.npz")
 
 
+def test_aromatic_bonds_and_milliangstrom_of_other_makers(tmp_path: Path) -> None:
+    mols = [molecule(smiles) for smiles in ("c1ccccc1O", "CCO", "c1cc[nH]c1", "C[n+]1ccccc1", "c1ccccc1C")]
+    pack = PackedMolecules.pack([from_rdkit(mol) for mol in mols], [Chem.MolToSmiles(Chem.RemoveHs(m)) for m in mols])
+    orders = pack.bond_order.copy()
+    for i, mol in enumerate(mols):
+        rows = range(pack.bond_offsets[i], pack.bond_offsets[i + 1])
+        ring = [mol.GetBondBetweenAtoms(*pack.bond_index[row].tolist()).GetIsAromatic() for row in rows]
+        orders[rows] = np.where(ring, 4, orders[rows])
+    fields = {name: getattr(pack, name) for name in PackedMolecules.__dataclass_fields__ if name != "positions"}
+    fields |= {"bond_order": orders, "positions_mA": np.rint(pack.positions * 1000).astype(np.int16)}
+    np.savez(tmp_path / "in.npz", **fields)
+    prepare(tmp_path / "in.npz", tmp_path / "out.npz")
+    new = PackedMolecules.load(tmp_path / "out.npz")
+    assert np.allclose(new.positions, pack.positions, atol=6e-4)
+    for one, smiles in zip(new, new.smiles, strict=True):
+        assert canonical_smiles(to_rdkit(one)) == smiles.decode()
+    fields["bond_order"] = np.where(orders == 2, 4, orders)
+    fields["bond_order"][: pack.bond_offsets[1]] = 4  # hydrogens aromatic: no Kekule form
+    np.savez(tmp_path / "in.npz", **fields)
+    assert prepare(tmp_path / "in.npz", tmp_path / "out.npz").examples == {"malformed bonds": ["in.npz:1"]}
+
+
+@linux
+def test_one_record_on_which_rdkit_fails_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(mol: Chem.Mol) -> None:
+        if mol.GetNumAtoms() == 9:
+            raise RuntimeError("Invariant\n\tViolation")
+
+    monkeypatch.setattr(Chem, "AssignStereochemistryFrom3D", fail)
+    report, pack = run(tmp_path, "a.sdf", sd("CCO") + sd("C"))
+    assert report.examples == {"RDKit fails": ["a.sdf:1 Invariant Violation"]}
+    assert pack.smiles.tolist() == [b"C"]
+
+
 def test_join_and_choose_are_those_of_lists(tmp_path: Path) -> None:
     whole = PackedMolecules.load(packed(tmp_path))
     keep = np.array([True, False, True, True])
