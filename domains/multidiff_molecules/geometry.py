@@ -165,4 +165,4 @@ def distance(sample: Values, reference: Values) -> Distance:
 def _split(measured: Values) -> dict[int, Floats]:
     order = np.argsort(measured.types, kind="stable")
     types, starts = np.unique(measured.types[order], return_index=True)
-    return dict(zip(types.tolist(), np.split(measured.values[order], starts[1:]), strict=True))
+    return dict(zip(types.tolist(), np.split(measured.values[order], starts)[1:], strict=True))
