@@ -8,6 +8,7 @@ imported when used, so that `multidiff --help` and `multidiff list` cost nothing
 from __future__ import annotations
 
 import importlib
+import operator
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -101,7 +102,7 @@ def load(reference: str) -> Any:
     """
     module, _, attribute = reference.partition(":")
     try:
-        return getattr(importlib.import_module(module), attribute)
+        return operator.attrgetter(attribute)(importlib.import_module(module))
     except ModuleNotFoundError as error:
         raise missing(error) or error from error
 

@@ -330,3 +330,7 @@ def test_every_name_of_the_core_is_listed_with_a_line(section: str, capsys: pyte
     rows = capsys.readouterr().out.splitlines()
     assert sorted(row.split()[0] for row in rows) == sorted(domain.load(listing.REGISTRIES[section]))
     assert all(len(row.split()) > 1 for row in rows)
+
+
+def test_a_reference_may_name_an_attribute_of_an_attribute() -> None:
+    assert domain.load("pathlib:Path.cwd")() == Path.cwd()
