@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 _MASK = (1 << 64) - 1
+_COIN = 0xC0
+
 
 
 def fold(seed: int, *values: int) -> int:
@@ -70,6 +72,10 @@ class Rng:
         self._check(batch)
         draws = [torch.rand((), generator=g, device=g.device, dtype=torch.float64) for g in self.generators]
         return torch.stack(draws).to(device)
+
+    def coin(self) -> float:
+        """One number in [0, 1) for the whole batch, the same each time it is asked: a decision of the step."""
+        return fold(self.generators[0].initial_seed(), _COIN) / 2**63
 
     def _draw(self, i: int, shape: tuple[int, ...]) -> Tensor:
         g = self.generators[i]

@@ -29,9 +29,16 @@ class Space(Protocol):
         """A standard Gaussian draw in the subspace, of the shape, dtype and device of `like`."""
         ...
 
+    def mean(self, error: Tensor) -> Tensor:
+        """(B,) mean over a sample's own entries, padding left out."""
+        ...
+
 
 class Euclidean:
     """No constraint."""
+
+    def mean(self, error: Tensor) -> Tensor:
+        return error.flatten(1).mean(1)
 
     def project(self, x: State) -> State:
         return x
@@ -60,6 +67,10 @@ class Masked:
     def project(self, x: State) -> State:
         assert isinstance(x, Tensor)
         return x * _like(self.mask, x)
+
+    def mean(self, error: Tensor) -> Tensor:
+        """(B,) mean over the real rows of (B, N, ...)."""
+        return _masked_mean(error, self.mask)
 
     def noise(self, rng: Rng, like: State) -> State:
         assert isinstance(like, Tensor)
@@ -115,6 +126,10 @@ class SymmetricPairs:
         assert isinstance(x, Tensor)
         return 0.5 * (x + x.transpose(1, 2)) * _like(self.pair_mask, x)
 
+    def mean(self, error: Tensor) -> Tensor:
+        """(B,) mean over the real pairs of (B, N, N, C)."""
+        return _masked_mean(error, self.pair_mask)
+
     def noise(self, rng: Rng, like: State) -> State:
         assert isinstance(like, Tensor)
         if not rng.per_sample:
@@ -139,9 +154,18 @@ class Product:
         assert isinstance(x, Parts)
         return Parts({name: self.spaces[name].project(part) for name, part in x.items()})  # type: ignore[misc]
 
+    def mean(self, error: Tensor) -> Tensor:
+        raise TypeError("a product has a mean a part: use spaces[name].mean")
+
     def noise(self, rng: Rng, like: State) -> State:
         assert isinstance(like, Parts)
         return Parts({name: self.spaces[name].noise(rng, part) for name, part in like.items()})  # type: ignore[misc]
+
+
+def _masked_mean(error: Tensor, mask: Tensor) -> Tensor:
+    mask = _like(mask, error)
+    width = error[0].numel() / mask[0].numel()
+    return (error * mask).flatten(1).sum(1) / (mask.flatten(1).sum(1) * width).clamp(min=1)
 
 
 def _like(mask: Tensor, x: Tensor) -> Tensor:

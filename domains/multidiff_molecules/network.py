@@ -1,0 +1,251 @@
+"""The denoising network: attention over atoms with scalars, vectors and a pair stream, in dense tensors.
+
+Each atom carries scalars (invariant under rotation) and vectors (which turn with the molecule); each pair of atoms
+carries a small feature row that biases the attention, is fed by distances and by the noisy bonds, and ends as the bond
+logits. Products of vectors give lengths, angles and, through the triple product, handedness: a network of distances
+alone could not tell mirror images apart. Everything is exactly equivariant under rotation and permutation; translation
+is removed by the zero centre of mass of the state.
+
+The molecule that a layer looks at is the current estimate of the clean one: it starts as alpha x_t, the best linear
+guess, and each layer moves it by at most the order of sigma.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from multidiff.space import Product, Space, SymmetricPairs
+from multidiff.state import Parts, State
+
+
+class MoleculeNetwork(nn.Module):
+    """Predicts F of every part: "edm" for positions, logits for atoms, charges and bonds.
+
+    Args:
+        num_elements, num_charges, num_bonds: classes of the categorical parts.
+        width: scalars an atom.
+        vectors: vectors an atom.
+        pair_width: features a pair.
+        layers: blocks.
+        heads: attention heads; divides `width`.
+        self_conditioning: whether the last estimate is an input.
+    """
+
+    def __init__(
+        self,
+        num_elements: int,
+        num_charges: int = 3,
+        num_bonds: int = 4,
+        width: int = 128,
+        vectors: int = 32,
+        pair_width: int = 64,
+        layers: int = 8,
+        heads: int = 8,
+        self_conditioning: bool = True,
+    ) -> None:
+        super().__init__()
+        self.self_conditioning = self_conditioning
+        seen = 2 if self_conditioning else 1
+        self.radial = RadialBasis()
+        radial = self.radial.size
+        self.embed_noise = nn.Sequential(nn.Linear(_NOISE_FEATURES, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
+        self.embed_atoms = nn.Linear(seen * (num_elements + num_charges), width)
+        self.embed_pairs = nn.Linear(seen * (num_bonds + radial), pair_width)
+        self.embed_vectors = nn.Linear(seen, vectors, bias=False)
+        self.layers = nn.ModuleList(Layer(width, vectors, pair_width, heads, radial) for _ in range(layers))
+        self.atom_head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_elements + num_charges))
+        self.bond_head = nn.Sequential(
+            nn.LayerNorm(pair_width), nn.Linear(pair_width, pair_width), nn.SiLU(), nn.Linear(pair_width, num_bonds)
+        )
+        self.classes = (num_elements, num_charges)
+
+    def forward(
+        self, x: State, log_snr: Tensor, cond: Any = None, space: Space | None = None, previous: State | None = None
+    ) -> State:
+        """Outputs of all parts for noisy molecules padded to N atoms.
+
+        Args:
+            x: positions (B, N, 3), atoms (B, N, elements), charges (B, N, charges), bonds (B, N, N, bonds).
+            log_snr: (B,), or (B, parts) with the positions first.
+            cond: not used by this network.
+            space: holds the masks of the batch.
+            previous: the last estimate, like `x`, or None.
+        """
+        assert isinstance(x, Parts)
+        assert isinstance(space, Product)
+        pairs = space.spaces["bonds"]
+        assert isinstance(pairs, SymmetricPairs)
+        mask, pair_mask = pairs.mask, pairs.pair_mask
+        log_snr = log_snr[:, None] if log_snr.dim() == 1 else log_snr
+        alpha, sigma = _alpha_sigma(log_snr[:, 0])
+        noise = self.embed_noise(_noise_features(log_snr, mask.sum(1)))
+        estimate = alpha[:, None, None] * x["positions"].float()
+        scalars, vectors, pair = self._embed(x, estimate, previous, pair_mask)
+        scalars = scalars + noise[:, None]
+        start = estimate
+        for layer in self.layers:
+            scalars, vectors, pair, move = layer(
+                scalars, vectors, pair, noise, estimate, self.radial, mask, pair_mask
+            )
+            estimate = estimate + sigma[:, None, None] * move
+        atoms, charges = self.atom_head(scalars).split(self.classes, dim=-1)
+        bonds = self.bond_head(pair + pair.transpose(1, 2))
+        moved = (start - estimate) / sigma[:, None, None]
+        return Parts(positions=space.spaces["positions"].project(moved), atoms=atoms, charges=charges, bonds=bonds)
+
+    def _embed(
+        self, x: Parts, estimate: Tensor, previous: State | None, pair_mask: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        atoms = [x["atoms"], x["charges"]]
+        pairs = [x["bonds"], self.radial(_distances(estimate)[1])]
+        vectors = [x["positions"]]
+        if self.self_conditioning:
+            atoms += [torch.zeros_like(a) if previous is None else previous[n] for n, a in zip(_NODE, atoms, strict=True)]
+            if previous is None:
+                pairs += [torch.zeros_like(p) for p in pairs]
+                vectors += [torch.zeros_like(x["positions"])]
+            else:
+                assert isinstance(previous, Parts)
+                pairs += [previous["bonds"], self.radial(_distances(previous["positions"])[1])]
+                vectors += [previous["positions"]]
+        scalars = self.embed_atoms(torch.cat(atoms, -1))
+        pair = self.embed_pairs(torch.cat([p.to(x["bonds"].dtype) for p in pairs], -1))
+        stacked = torch.stack([v.float() for v in vectors], -1)
+        return scalars, self.embed_vectors(stacked), pair * pair_mask[..., None]
+
+
+_NODE = ("atoms", "charges")
+_NOISE_FEATURES = 33
+
+
+class Layer(nn.Module):
+    """Pairs, then attention, then a gated feed-forward step on scalars and vectors, then a move of the atoms."""
+
+    def __init__(self, width: int, vectors: int, pair_width: int, heads: int, radial: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.modulate = nn.Linear(width, 4 * width)
+        self.norm_pair = nn.LayerNorm(pair_width)
+        self.pair_in = nn.Linear(pair_width + radial + heads, pair_width)
+        self.pair_from_atoms = nn.Linear(width, pair_width, bias=False)
+        self.angle = nn.Linear(vectors, vectors, bias=False)
+        self.pair_out = nn.Linear(pair_width, pair_width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.pair_to_bias = nn.Linear(pair_width, heads + vectors)
+        self.attention_out = nn.Linear(width, width)
+        self.vector_values = nn.Linear(vectors, vectors, bias=False)
+        self.vector_mix = nn.Linear(vectors, 4 * vectors, bias=False)
+        self.expand = nn.Linear(width + 3 * vectors, 4 * width)
+        self.contract = nn.Linear(4 * width, width + 2 * vectors)
+        self.move = nn.Linear(vectors, 1, bias=False)
+        for last in (self.pair_out, self.attention_out, self.contract, self.modulate, self.move):
+            nn.init.zeros_(last.weight)
+            if last.bias is not None:
+                nn.init.zeros_(last.bias)
+
+    def forward(
+        self,
+        scalars: Tensor,
+        vectors: Tensor,
+        pair: Tensor,
+        noise: Tensor,
+        estimate: Tensor,
+        radial: RadialBasis,
+        mask: Tensor,
+        pair_mask: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Scalars (B, N, S), vectors (B, N, 3, V), pairs (B, N, N, P) -> the same, and a move (B, N, 3)."""
+        scale_a, shift_a, scale_f, shift_f = self.modulate(F.silu(noise))[:, None].chunk(4, -1)
+        direction, distance = _distances(estimate)
+        normed = _rms(vectors)
+
+        h = _norm(scalars) * (1 + scale_a) + shift_a
+        pair = pair + self._pair_step(h, normed, pair, radial(distance))
+        bias, along = self.pair_to_bias(pair).split([self.heads, vectors.shape[-1]], -1)
+        attention = self._attention(h, bias, mask)
+        scalars = scalars + self.attention_out(attention[1])
+        vectors = vectors + self._vector_messages(attention[0], normed, along * pair_mask[..., None], direction)
+
+        h = _norm(scalars) * (1 + scale_f) + shift_f
+        a, b, c, own = self.vector_mix(_rms(vectors)).float().chunk(4, -1)
+        cross = torch.linalg.cross(a, b, dim=2)
+        invariants = torch.cat([(a * b).sum(2), (cross * c).sum(2), (own * own).sum(2)], -1)
+        out = self.contract(F.silu(self.expand(torch.cat([h, invariants.to(h.dtype)], -1))))
+        change, gate, twist = out.split([h.shape[-1], own.shape[-1], own.shape[-1]], -1)
+        vectors = vectors + gate[:, :, None] * own + twist[:, :, None] * cross
+        move = self.move(vectors).float()[..., 0] * mask[..., None]
+        return scalars + change, vectors, pair, move
+
+    def _pair_step(self, h: Tensor, vectors: Tensor, pair: Tensor, radial: Tensor) -> Tensor:
+        batch, n, _, channels = vectors.shape
+        arms = self.angle(vectors).view(batch, n, 3, self.heads, -1).permute(0, 3, 1, 2, 4).flatten(3)
+        inner = (arms @ arms.transpose(-1, -2)).permute(0, 2, 3, 1)
+        ends = self.pair_from_atoms(h)
+        z = self.pair_in(torch.cat([self.norm_pair(pair), radial.to(h.dtype), inner.to(h.dtype)], -1))
+        return self.pair_out(F.silu(z + ends[:, :, None] + ends[:, None]))
+
+    def _attention(self, h: Tensor, bias: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        batch, n, width = h.shape
+        q, k, v = self.qkv(h).view(batch, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + bias.permute(0, 3, 1, 2)
+        weights = logits.float().masked_fill(~mask[:, None, None], -1e9).softmax(-1).to(v.dtype)
+        return weights, (weights @ v).transpose(1, 2).reshape(batch, n, width)
+
+    def _vector_messages(self, weights: Tensor, vectors: Tensor, along: Tensor, direction: Tensor) -> Tensor:
+        batch, n, _, channels = vectors.shape
+        values = self.vector_values(vectors).view(batch, n, 3, self.heads, -1).permute(0, 3, 1, 2, 4).flatten(3)
+        passed = (weights @ values).view(batch, self.heads, n, 3, -1).permute(0, 2, 3, 1, 4).reshape(vectors.shape)
+        pulled = direction.to(along.dtype).transpose(-1, -2) @ along
+        return passed + pulled / math.sqrt(_TYPICAL_ATOMS)
+
+
+_TYPICAL_ATOMS = 18
+
+
+class RadialBasis(nn.Module):
+    """Gaussians of the logarithm of a distance: fine where bonds are, coarse far away."""
+
+    def __init__(self, size: int = 16, shortest: float = 0.25, longest: float = 7.0) -> None:
+        super().__init__()
+        self.size = size
+        self.register_buffer("centres", torch.linspace(math.log(shortest), math.log(longest), size), persistent=False)
+        self.sharpness = (size - 1) / math.log(longest / shortest)
+
+    def forward(self, distance: Tensor) -> Tensor:
+        """(...,) distances, in units of the data's deviation -> (..., size)."""
+        return torch.exp(-((distance.log()[..., None] - self.centres) * self.sharpness).square())
+
+
+def _distances(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Softened unit vectors from j to i (B, N, N, 3) and distances (B, N, N)."""
+    difference = x[:, :, None] - x[:, None]
+    distance = (difference.square().sum(-1) + 1e-4).sqrt()
+    return difference / (distance[..., None] + 0.5), distance
+
+
+def _norm(h: Tensor) -> Tensor:
+    return F.layer_norm(h, h.shape[-1:])
+
+
+def _rms(vectors: Tensor) -> Tensor:
+    """Scale the vectors of an atom by their common root-mean-square length."""
+    return vectors * (vectors.float().square().sum(2, keepdim=True).mean(-1, keepdim=True) + 1e-4).rsqrt()
+
+
+def _alpha_sigma(log_snr: Tensor) -> tuple[Tensor, Tensor]:
+    """alpha and sigma of unit-variance noise at log(alpha / sigma)."""
+    return torch.sigmoid(2 * log_snr).sqrt(), torch.sigmoid(-2 * log_snr).sqrt()
+
+
+def _noise_features(log_snr: Tensor, atoms: Tensor) -> Tensor:
+    """Sines of the noise level at several frequencies, and the size of the molecule."""
+    level = torch.atan(torch.exp(-log_snr[:, :1].clamp(-14, 14))) * 2 / math.pi
+    angles = level * math.pi * 2.0 ** torch.arange(-1, 7, device=log_snr.device)
+    fine = log_snr[:, :1].clamp(-10, 10) * 0.5 * 2.0 ** torch.arange(-2, 6, device=log_snr.device)
+    size = atoms[:, None].to(log_snr) / _TYPICAL_ATOMS
+    return torch.cat([angles.sin(), angles.cos(), fine.sin(), fine.cos(), size], -1)

@@ -1,0 +1,1 @@
+"""Training through Lightning; imported only by training and the command line."""

@@ -1,0 +1,1 @@
+"""Training without a framework: objective, time densities, weightings, averages of weights."""

@@ -1,0 +1,33 @@
+"""A running average of the weights, kept as a second network so that nothing is ever swapped."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import nn
+
+
+class EMA(nn.Module):
+    """Exponential moving average of a network's parameters, with a warm-up of the decay.
+
+    The averaged network is an ordinary submodule: it is saved, loaded and moved with everything else.
+
+    Args:
+        network: what is averaged; copied once.
+        decay: weight of the past at each update, once warm.
+    """
+
+    def __init__(self, network: nn.Module, decay: float = 0.999) -> None:
+        super().__init__()
+        self.decay = decay
+        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        """Move the average towards `network`; `step` counts updates from 0 and ramps the decay up."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        averages, weights = list(self.network.parameters()), list(network.parameters())
+        torch._foreach_lerp_(averages, [w.detach() for w in weights], 1 - decay)
+        for average, value in zip(self.network.buffers(), network.buffers(), strict=True):
+            average.copy_(value)
