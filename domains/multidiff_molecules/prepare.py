@@ -202,7 +202,8 @@ def _make(sources: list[Source], rules: Rules, folder: Path, workers: int, total
         try:
             shards.make_shards(_records(sources), rules, folder, processes, bar.update)
         except KeyboardInterrupt:
-            print(f"\ninterrupted; {bar.n} of {total} records are kept; the same command continues", file=sys.stderr)
+            done = min(total, shards.SHARD * len(list(folder.glob("*.npz"))))
+            print(f"\ninterrupted; {done:,} of {total:,} records are done; the same command continues", file=sys.stderr)
             raise
 
 
