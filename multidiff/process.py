@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -11,16 +11,20 @@ from torch import Tensor
 from multidiff.random import Rng
 from multidiff.schedule import NoiseSchedule
 from multidiff.space import Euclidean, Space
-from multidiff.state import Coef, State, expand_to, map_state, pick
+from multidiff.state import Coef, State, expand_to, map_state
 
 
 @dataclass(frozen=True)
 class Level:
-    """One noise level in float64: time, signal and noise factors (one number, or one for each part)."""
+    """One noise level in float64: time, signal and noise factors (one number, or one for each part).
+
+    `process` is where it comes from; a solver that needs levels of its own (churn) asks it.
+    """
 
     t: float
     alpha: Coef
     sigma: Coef
+    process: Process | None = field(default=None, repr=False, compare=False)
 
 
 class Process:
@@ -48,10 +52,15 @@ class Process:
         return self._each("log_snr", t)
 
     def level(self, t: float) -> Level:
-        """The level at time `t`; t = 0 is exactly clean."""
-        time = torch.tensor(float(t), dtype=torch.float64)
-        alpha, sigma = (_number(self._each(name, time)) for name in ("alpha", "sigma"))
-        return Level(float(t), alpha, sigma)
+        """The level at time `t`; t = 0 is exactly clean: alpha = 1, sigma = 0 (a schedule's own end may not be)."""
+        return self.levels(torch.tensor([float(t)], dtype=torch.float64))[0]
+
+    def levels(self, t: Tensor) -> tuple[Level, ...]:
+        """The level at each of the times `t`, a float64 tensor of one axis."""
+        clean = t == 0
+        alpha = _columns(self.alpha(t), clean, 1.0)
+        sigma = _columns(self.sigma(t), clean, 0.0)
+        return tuple(Level(time, a, s, self) for time, a, s in zip(t.tolist(), alpha, sigma, strict=True))
 
     def diffuse(self, x0: State, t: Tensor, rng: Rng, space: Space | None = None) -> tuple[State, State]:
         """x_t = alpha x0 + sigma eps.
@@ -82,7 +91,9 @@ def _mix(x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
     return expand_to(alpha, x0) * x0 + expand_to(sigma, x0) * eps
 
 
-def _number(value: Tensor | Mapping[str, Tensor]) -> Coef:
-    if isinstance(value, Mapping):
-        return {part: float(pick(value, part)) for part in value}
-    return float(value)
+def _columns(values: Tensor | Mapping[str, Tensor], clean: Tensor, clean_value: float) -> list[Coef]:
+    """Python numbers, one a time (a mapping where each part has its own), with the clean end exact."""
+    if not isinstance(values, Mapping):
+        return list(values.masked_fill(clean, clean_value).tolist())
+    columns = {part: value.masked_fill(clean, clean_value).tolist() for part, value in values.items()}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -14,7 +14,7 @@ from multidiff.space import Euclidean, Space
 from multidiff.state import State, batch_size, lincomb, tensors
 
 OnStep = Callable[[int, Level, State, State], State | None]
-"""Called after each network call with its number, its level, the new state and the estimate; may return another state."""
+"""Called after each network call with its number, level, the new state and the estimate; may return another state."""
 
 
 def sample(
@@ -70,5 +70,5 @@ def _run(updates: tuple[Update, ...], registers: dict[str, State], space: Space,
         terms = [(coef, registers[name]) for name, coef in update.terms]
         if update.draws:
             assert rng is not None
-            terms.append((update.noise, space.noise(rng, terms[0][1])))
+            terms.append((update.noise, space.noise(rng, registers["x"])))
         registers[update.target] = lincomb(terms)
