@@ -54,7 +54,7 @@ def evaluate(
         reference: packed `.npz` or SDF. Geometry and strain are compared with its test part where it has one, else
             with all of it, REFERENCE_LIMIT molecules at even spacing.
         train_smiles: canonical SMILES that are not novel; default: the train part of `reference`, else all of it.
-        posebusters: check the first so many samples with PoseBusters, about 0.2 s each; 0: none.
+        posebusters: check the first so many samples with PoseBusters, about half a second each; 0: none.
 
     Returns:
         Flat and fit for JSON; what cannot be measured is None.
@@ -79,7 +79,7 @@ def evaluate(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `multidiff evaluate molecules`, named as the keywords of `evaluate`."""
-    text = "check the first N molecules with PoseBusters, about 0.2 s each (default: none)"
+    text = "check the first N molecules with PoseBusters, about half a second each (default: none)"
     parser.add_argument_group("molecules").add_argument("--posebusters", type=int, metavar="N", help=text)
 
 
@@ -89,6 +89,8 @@ def load(path: Path) -> list[Loaded]:
     Raises:
         InputError: nothing there can be read as molecules.
     """
+    if not path.exists():
+        raise InputError(f"no file or folder {path}")
     if path.is_dir() and ((path / SDF).exists() or (path / XYZ).exists()):
         samples = [s for name in (SDF, XYZ) if _has_text(path / name) for s in _load_file(path / name)]
     elif path.suffix.lower() in (".npz", ".xyz"):

@@ -13,6 +13,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from rdkit import Chem
@@ -24,7 +25,7 @@ from multidiff_molecules.molecule import Molecule
 from multidiff_molecules.plausibility import posebusters as count_posebusters
 from multidiff_molecules.plausibility import strain
 
-Scores = dict[str, float | int | str | None]  # None: cannot be measured
+Scores = dict[str, Any]  # float, int, str, or None for what cannot be measured
 
 PROTOCOLS = ("generated-bonds", "distance-bonds")
 STRAIN_LIMIT = 2000  # molecules of the reference that are relaxed

@@ -24,6 +24,9 @@ Recipe = Mapping[str, object]
 SDF, XYZ, CSV, PNG = "molecules.sdf", "rejected.xyz", "molecules.csv", "molecules.png"
 PICTURED = 16
 
+# RDKit would write some Kekule form of a ring it has seen to be aromatic, not the generated one.
+_KEEP_BONDS = Chem.SANITIZE_ALL ^ Chem.SANITIZE_SETAROMATICITY ^ Chem.SANITIZE_KEKULIZE
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -77,9 +80,10 @@ def sdf_record(sample: Sample, recipe: Recipe) -> str:
     """One record: atoms, charges and kekulised bonds exactly as generated; recipe, properties and `sample` as tags."""
     with rdBase.BlockLogs():
         exact = to_rdkit(sample.molecule, sanitise=False)
-        exact.UpdatePropertyCache(strict=False)
+        Chem.SanitizeMol(exact, _KEEP_BONDS)
+        Chem.AssignStereochemistryFrom3D(exact)
         exact.SetProp("_Name", f"sample {sample.index}")
-        block = Chem.MolToMolBlock(exact, includeStereo=False, kekulize=False)
+        block = Chem.MolToMolBlock(exact, kekulize=False)
     tags = {**recipe, "smiles": sample.smiles, **sample.properties, "sample": sample.index}
     lines = [f">  <{_tag_name(name)}>\n{_one_line(value)}\n\n" for name, value in tags.items()]
     return f"{block}{''.join(lines)}$$$$\n"
