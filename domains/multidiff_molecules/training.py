@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning
+import numpy as np
 
 from multidiff.denoiser import NetworkDenoiser
 from multidiff.lightning.module import Batch, DiffusionModule
@@ -70,9 +72,44 @@ class MoleculeModule(DiffusionModule):
         )
         self.vocabulary = vocabulary
         self.save_hyperparameters()
+        self.sizes: dict[str, int] = {}
         if compile:
             for layer in network.layers:
                 layer.compile(dynamic=False)
+
+
+    def export_config(self) -> dict[str, Any]:
+        """What config.json of a checkpoint folder says; the histogram of sizes comes from the data set."""
+        return export_config(self.hparams, self.sizes)
+
+
+RECOMMENDED = {"solver": "dpm++2m", "num_inference_steps": 50}
+_NETWORK = ("width", "vectors", "pair_width", "layers", "heads")
+
+
+def export_config(settings: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
+    """config.json for a network trained with these arguments of `MoleculeModule`.
+
+    Args:
+        settings: the module's arguments.
+        sizes: number of atoms -> molecules of that size among those it was trained on.
+    """
+    elements, charges = [int(z) for z in settings["elements"]], [int(q) for q in settings["charges"]]
+    network = {"class": "MoleculeNetwork", "num_elements": len(elements), "num_charges": len(charges)}
+    return {
+        "domain": "molecules",
+        "network": network | {name: settings[name] for name in _NETWORK},
+        "schedule": {"class": "Cosine"},
+        "vocabulary": {"elements": elements, "charges": charges, "position_scale": settings["position_scale"]},
+        "sizes": dict(sizes),
+        "recommended": dict(RECOMMENDED),
+    }
+
+
+def size_histogram(molecules: PackedMolecules, split: int = 0) -> dict[str, int]:
+    """Number of atoms, as text, -> molecules of that size in a split."""
+    sizes, counts = np.unique(molecules.sizes[molecules.split == split], return_counts=True)
+    return {str(size): int(count) for size, count in zip(sizes, counts, strict=True)}
 
 
 class MoleculeData(lightning.LightningDataModule):
@@ -98,6 +135,7 @@ class MoleculeData(lightning.LightningDataModule):
         vocabulary = self.trainer.lightning_module.vocabulary
         molecules = PackedMolecules.load(self.path)
         self.buckets = {split: buckets(molecules, vocabulary, split, self.edges) for split in (0, 1)}
+        self.trainer.lightning_module.sizes = size_histogram(molecules)
 
     def train_dataloader(self) -> Loader:
         return self._loader(0, shuffle=True)

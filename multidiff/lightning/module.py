@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from multidiff.denoiser import NetworkDenoiser
+from multidiff.lightning.exporting import CONFIG
 from multidiff.random import Rng, fold
 from multidiff.state import batch_size, tensors
 from multidiff.train.ema import EMA
@@ -71,6 +72,14 @@ class DiffusionModule(lightning.LightningModule):
         losses, parts = self.objective(self.averaged(), x0, rng, cond, space, t=t)
         self.log("val/loss", losses.mean(), prog_bar=True, batch_size=n, sync_dist=True)
         self.log_dict({f"val/{k}": v.mean() for k, v in parts.items()}, batch_size=n, sync_dist=True)
+
+    def export_config(self) -> dict[str, Any]:
+        """config.json of the checkpoint folder that can be made of this module; plain JSON, see `checkpoint.save`."""
+        raise NotImplementedError
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep with the weights what a folder made of them has to say."""
+        checkpoint[CONFIG] = self.export_config()
 
     def averaged(self) -> NetworkDenoiser:
         """The denoiser with the averaged weights."""
