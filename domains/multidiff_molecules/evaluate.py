@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +28,17 @@ _NUMBER = {symbol(z): z for z in range(1, 119)}
 
 @dataclass(frozen=True)
 class Loaded:
-    """A sample as read; `molecule` is None where that failed, `fault` says why and `name` where it stands."""
+    """A sample as read.
+
+    Attributes:
+        molecule: None where it cannot be read; `fault` says why and `name` where it stands.
+        sample: its number, in the files that `generate` writes.
+    """
 
     molecule: Molecule | None
     name: str
     fault: str = ""
+    sample: int = -1
 
 
 def evaluate(
@@ -84,7 +90,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def load(path: Path) -> list[Loaded]:
-    """Every sample at `path` in the order of the files; see `evaluate` for what it may be.
+    """Every sample at `path`, in the order of a generated folder's sample numbers, else of the files.
+
+    See `evaluate` for what `path` may be.
 
     Raises:
         InputError: nothing there can be read as molecules.
@@ -93,6 +101,7 @@ def load(path: Path) -> list[Loaded]:
         raise InputError(f"no file or folder {path}")
     if path.is_dir() and ((path / SDF).exists() or (path / XYZ).exists()):
         samples = [s for name in (SDF, XYZ) if _has_text(path / name) for s in _load_file(path / name)]
+        samples.sort(key=lambda s: s.sample)  # else the first N would all be valid ones
     elif path.suffix.lower() in (".npz", ".xyz"):
         samples = list(_load_file(path))
     else:
@@ -125,8 +134,9 @@ def _load_file(path: Path) -> Iterator[Loaded]:
 def _load_sd(source: Source) -> Iterator[Loaded]:
     for record in read_records(source):
         name = f"{record.file} record {record.number}"
+        title = re.match(r"sample (\d+)\s", record.text)
         try:
-            yield Loaded(_parse_sd(record), name)
+            yield Loaded(_parse_sd(record), name, sample=int(title[1]) if title else -1)
         except (InputError, ValueError, RuntimeError, OverflowError) as error:
             yield Loaded(None, name, str(error).splitlines()[0] if str(error) else "cannot be read")
 
@@ -156,16 +166,17 @@ def _load_xyz(path: Path) -> Iterator[Loaded]:
         name = f"{path.name} frame {number}"
         try:
             n = int(lines[start])
-            molecule = _parse_frame(lines[start + 1], lines[start + 2 : start + 2 + n], n)
+            fields = {key: value.strip('"') for key, value in _FIELD.findall(lines[start + 1])}
+            molecule = _parse_frame(fields, lines[start + 2 : start + 2 + n], n)
+            sample = int(fields.get("sample", -1))
         except (ValueError, IndexError, OverflowError):
             yield Loaded(None, name, "damaged frame")
             return
-        yield Loaded(molecule, name)
+        yield Loaded(molecule, name, sample=sample)
         start += n + 2
 
 
-def _parse_frame(comment: str, rows: Sequence[str], n: int) -> Molecule:
-    fields = {key: value.strip('"') for key, value in _FIELD.findall(comment)}
+def _parse_frame(fields: Mapping[str, str], rows: Sequence[str], n: int) -> Molecule:
     words = [row.split() for row in rows]
     if len(words) != n:
         raise ValueError("atoms are missing")

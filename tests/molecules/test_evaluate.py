@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -52,6 +53,12 @@ def test_rejected_samples_read_back_exactly(batch: list[Molecule], folder: Path)
         np.testing.assert_array_equal(read.molecule.formal_charges, molecule.formal_charges)
         np.testing.assert_array_equal(read.molecule.bonds, molecule.bonds)
         np.testing.assert_allclose(read.molecule.positions, molecule.positions, atol=1e-6)
+
+
+def test_samples_keep_their_order(molecules: list[Molecule], methyl: Molecule, tmp_path: Path) -> None:
+    """The first N of a folder are not all valid ones, which stand in the first file."""
+    write([methyl, molecules[0], methyl, molecules[1]], [0, 1, 2, 3], tmp_path, {})
+    assert [len(s.molecule or ()) for s in load(tmp_path)] == [4, 24, 4, 12]
 
 
 def test_a_folder_without_any_valid_molecule(methyl: Molecule, tmp_path: Path) -> None:
@@ -155,3 +162,16 @@ def test_what_cannot_be_evaluated_is_one_line(tmp_path: Path) -> None:
         assert name in str(error.value)
     with pytest.raises(InputError, match="posebusters -1"):
         evaluate(tmp_path / "empty.sdf", posebusters=-1)
+
+
+@pytest.mark.data
+@pytest.mark.skipif("MULTIDIFF_DATA" not in os.environ, reason="MULTIDIFF_DATA is not set")
+def test_messy_files_of_others() -> None:
+    """Every record of every SD file is a sample; none stops the evaluation."""
+    folder = Path(os.environ["MULTIDIFF_DATA"]) / "messy" / "molecules"
+    counts = {"derived_mixed_valid_invalid.sdf": 11, "derived_mixed_crlf.sdf": 2, "rdkit_NCI_aids_few.sdf.gz": 16}
+    for name, count in counts.items():
+        scores = evaluate(folder / name, progress=False)
+        assert scores["samples"] == count
+        assert sum(v for k, v in scores.items() if k.startswith("rejected/")) == count * (1 - scores["file_valid"])
+    assert evaluate(folder, progress=False)["samples"] > sum(counts.values())
