@@ -31,13 +31,12 @@ class DPMSolverPP(Solver):
     def _plan(self, levels: Sequence[Point]) -> Plan:
         if self.singlestep:
             return self._grouped(levels)
-        steps = range(len(levels) - 1)
         ring = self.order - 1
-        return Plan(
-            tuple(
-                Call(levels[k].level, (data_step(levels, k, self.order, ring, self.sde), *keep(k, ring))) for k in steps
-            )
-        )
+        calls = []
+        for k in range(len(levels) - 1):
+            step = data_step(levels, k, self.order, ring, self.sde)
+            calls.append(Call(levels[k].level, (step, *keep(k, ring))))
+        return Plan(tuple(calls))
 
     def _grouped(self, levels: Sequence[Point]) -> Plan:
         """Groups of `order` steps; what is left at the end, and the step to the clean end, in smaller ones."""

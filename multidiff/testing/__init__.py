@@ -1,0 +1,3 @@
+"""Checks that others can run on their own schedules, solvers, denoisers and domains."""
+
+from __future__ import annotations
