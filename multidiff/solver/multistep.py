@@ -32,6 +32,11 @@ def history(levels: Sequence[Point], k: int, order: int) -> list[int]:
     return [j for j in range(k, max(k - order, -1), -1) if j == k or levels[j].alpha]
 
 
+def at_end(levels: Sequence[Point], k: int, order: int) -> int:
+    """The order of step k: the last steps before the clean end are long in log-SNR, and high orders overshoot there."""
+    return min(order, len(levels) - 1 - k) if levels[-1].sigma == 0 else order
+
+
 def register(j: int, k: int, ring: int) -> str:
     """Where the estimate of call j is found after call k."""
     return "x0" if j == k else f"m{j % ring}"
@@ -56,7 +61,7 @@ def data_step(levels: Sequence[Point], k: int, order: int, ring: int, sde: bool 
     noise = t.sigma * math.sqrt(1.0 - q * q) if sde else 0.0
     if q == 0:
         return combine("x", [("x", kept), ("x0", t.alpha - s.alpha * kept)], noise=noise)
-    used = history(levels, k, order)
+    used = history(levels, k, at_end(levels, k, order))
     h = -math.log(q)
     nodes = [(levels[j].log_snr - s.log_snr) / h for j in used]
     terms = zip([register(j, k, ring) for j in used], _data_weights(nodes, rate * h), strict=True)
@@ -96,7 +101,7 @@ class UniPC(Solver):
         """The step from k - 1 to k once more, through the estimate at its end as well."""
         s, t = levels[k - 1], levels[k]
         q = decay(s, t)
-        used = history(levels, k - 1, self.order)
+        used = history(levels, k - 1, at_end(levels, k - 1, self.order))
         h = -math.log(q) if q else math.inf
         nodes = [1.0, *((levels[j].log_snr - s.log_snr) / h if j != k - 1 else 0.0 for j in used)]
         names = ["x0", *(register(j, k, self.order) for j in used)]
