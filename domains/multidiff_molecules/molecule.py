@@ -95,7 +95,9 @@ class PackedMolecules:
             with np.load(path, allow_pickle=False) as arrays:
                 return cls(**{name: arrays[name] for name in cls.__dataclass_fields__})
         except FileNotFoundError:
-            raise InputError(f"no data set at {path}; make one with 'multidiff prepare molecules INPUT {path}'") from None
+            raise InputError(
+                f"no data set at {path}; make one with 'multidiff prepare molecules INPUT {path}'"
+            ) from None
         except KeyError as error:
             raise InputError(f"{path} has no array {error}; pack it with 'multidiff prepare molecules'") from error
         except Exception as error:

@@ -88,15 +88,23 @@ class MoleculeNetwork(nn.Module):
         scalars, vectors, pair = self._embed(x, estimate, previous, pair_mask)
         scalars = scalars + noise[:, None]
         start = estimate
+        hidden = (~mask)[:, None, None, :] * torch.tensor(-1e4, dtype=pair.dtype)
         for layer in self.layers:
-            scalars, vectors, pair, move = layer(
-                scalars, vectors, pair, noise, estimate, self.radial, mask, pair_mask
-            )
+            geometry = self._geometry(estimate, pair_mask, pair.dtype)
+            scalars, vectors, pair, move = layer(scalars, vectors, pair, noise, geometry, hidden)
             estimate = estimate + sigma[:, None, None] * move
         atoms, charges = self.atom_head(scalars).split(self.classes, dim=-1)
         bonds = self.bond_head(pair + pair.transpose(1, 2))
         moved = (start - estimate) / sigma[:, None, None]
-        return Parts(positions=space.spaces["positions"].project(moved), atoms=atoms, charges=charges, bonds=bonds)
+        moved = space.spaces["positions"].project(moved)
+        assert isinstance(moved, Tensor)
+        return Parts(positions=moved, atoms=atoms, charges=charges, bonds=bonds)
+
+    @torch.no_grad()
+    def _geometry(self, estimate: Tensor, pair_mask: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        direction, distance = _distances(estimate)
+        direction = direction * (pair_mask[..., None] / math.sqrt(_TYPICAL_ATOMS))
+        return direction.transpose(-1, -2).to(dtype), self.radial(distance).to(dtype)
 
     def _embed(
         self, x: Parts, estimate: Tensor, previous: State | None, pair_mask: Tensor
@@ -105,7 +113,9 @@ class MoleculeNetwork(nn.Module):
         pairs = [x["bonds"], self.radial(_distances(estimate)[1])]
         vectors = [x["positions"]]
         if self.self_conditioning:
-            atoms += [torch.zeros_like(a) if previous is None else previous[n] for n, a in zip(_NODE, atoms, strict=True)]
+            atoms += [
+                torch.zeros_like(a) if previous is None else previous[n] for n, a in zip(_NODE, atoms, strict=True)
+            ]
             if previous is None:
                 pairs += [torch.zeros_like(p) for p in pairs]
                 vectors += [torch.zeros_like(x["positions"])]
@@ -130,13 +140,12 @@ class Layer(nn.Module):
         super().__init__()
         self.heads = heads
         self.modulate = nn.Linear(width, 4 * width)
-        self.norm_pair = nn.LayerNorm(pair_width)
-        self.pair_in = nn.Linear(pair_width + radial + heads, pair_width)
-        self.pair_from_atoms = nn.Linear(width, pair_width, bias=False)
+        self.pair_in = nn.Linear(pair_width + radial + heads, pair_width, bias=False)
+        self.pair_from_atoms = nn.Linear(width, pair_width)
         self.angle = nn.Linear(vectors, vectors, bias=False)
-        self.pair_out = nn.Linear(pair_width, pair_width)
+        self.pair_out = nn.Linear(pair_width, pair_width, bias=False)
         self.qkv = nn.Linear(width, 3 * width)
-        self.pair_to_bias = nn.Linear(pair_width, heads + vectors)
+        self.pair_to_bias = nn.Linear(pair_width, heads + vectors, bias=False)
         self.attention_out = nn.Linear(width, width)
         self.vector_values = nn.Linear(vectors, vectors, bias=False)
         self.vector_mix = nn.Linear(vectors, 4 * vectors, bias=False)
@@ -154,61 +163,62 @@ class Layer(nn.Module):
         vectors: Tensor,
         pair: Tensor,
         noise: Tensor,
-        estimate: Tensor,
-        radial: RadialBasis,
+        geometry: tuple[Tensor, Tensor],
         mask: Tensor,
-        pair_mask: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Scalars (B, N, S), vectors (B, N, 3, V), pairs (B, N, N, P) -> the same, and a move (B, N, 3)."""
         scale_a, shift_a, scale_f, shift_f = self.modulate(F.silu(noise))[:, None].chunk(4, -1)
-        direction, distance = _distances(estimate)
+        direction, radial = geometry
         normed = _rms(vectors)
 
         h = _norm(scalars) * (1 + scale_a) + shift_a
-        pair = pair + self._pair_step(h, normed, pair, radial(distance))
+        pair = pair + self._pair_step(h, normed, pair, radial)
         bias, along = self.pair_to_bias(pair).split([self.heads, vectors.shape[-1]], -1)
-        attention = self._attention(h, bias, mask)
-        scalars = scalars + self.attention_out(attention[1])
-        vectors = vectors + self._vector_messages(attention[0], normed, along * pair_mask[..., None], direction)
+        passed, carried = self._attention(h, normed, bias, mask)
+        scalars = scalars + self.attention_out(passed)
+        vectors = vectors + carried + direction.to(along.dtype) @ along
 
         h = _norm(scalars) * (1 + scale_f) + shift_f
         a, b, c, own = self.vector_mix(_rms(vectors)).float().chunk(4, -1)
-        cross = torch.linalg.cross(a, b, dim=2)
+        cross = _cross(a, b)
         invariants = torch.cat([(a * b).sum(2), (cross * c).sum(2), (own * own).sum(2)], -1)
         out = self.contract(F.silu(self.expand(torch.cat([h, invariants.to(h.dtype)], -1))))
         change, gate, twist = out.split([h.shape[-1], own.shape[-1], own.shape[-1]], -1)
         vectors = vectors + gate[:, :, None] * own + twist[:, :, None] * cross
-        move = self.move(vectors).float()[..., 0] * mask[..., None]
+        move = self.move(vectors).float()[..., 0]
         return scalars + change, vectors, pair, move
 
     def _pair_step(self, h: Tensor, vectors: Tensor, pair: Tensor, radial: Tensor) -> Tensor:
-        batch, n, _, channels = vectors.shape
+        batch, n = vectors.shape[:2]
         arms = self.angle(vectors).view(batch, n, 3, self.heads, -1).permute(0, 3, 1, 2, 4).flatten(3)
         inner = (arms @ arms.transpose(-1, -2)).permute(0, 2, 3, 1)
         ends = self.pair_from_atoms(h)
-        z = self.pair_in(torch.cat([self.norm_pair(pair), radial.to(h.dtype), inner.to(h.dtype)], -1))
-        return self.pair_out(F.silu(z + ends[:, :, None] + ends[:, None]))
+        z = self.pair_in(torch.cat([pair, radial, inner.to(pair.dtype)], -1))
+        z = z.add_(ends[:, :, None]).add_(ends[:, None])
+        return self.pair_out(F.silu(z))
 
-    def _attention(self, h: Tensor, bias: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _attention(self, h: Tensor, vectors: Tensor, bias: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         batch, n, width = h.shape
         q, k, v = self.qkv(h).view(batch, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + bias.permute(0, 3, 1, 2)
-        weights = logits.float().masked_fill(~mask[:, None, None], -1e9).softmax(-1).to(v.dtype)
-        return weights, (weights @ v).transpose(1, 2).reshape(batch, n, width)
-
-    def _vector_messages(self, weights: Tensor, vectors: Tensor, along: Tensor, direction: Tensor) -> Tensor:
-        batch, n, _, channels = vectors.shape
-        values = self.vector_values(vectors).view(batch, n, 3, self.heads, -1).permute(0, 3, 1, 2, 4).flatten(3)
-        passed = (weights @ values).view(batch, self.heads, n, 3, -1).permute(0, 2, 3, 1, 4).reshape(vectors.shape)
-        pulled = direction.to(along.dtype).transpose(-1, -2) @ along
-        return passed + pulled / math.sqrt(_TYPICAL_ATOMS)
+        arrows = self.vector_values(vectors).view(batch, n, 3, self.heads, -1).permute(0, 3, 1, 2, 4).flatten(3)
+        logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + (bias.permute(0, 3, 1, 2) + mask)
+        weights = logits.softmax(-1).to(v.dtype)
+        out = weights @ torch.cat([v, arrows], -1)
+        passed, carried = out.split([v.shape[-1], arrows.shape[-1]], -1)
+        carried = carried.unflatten(-1, (3, -1)).permute(0, 2, 3, 1, 4).reshape(vectors.shape)
+        return passed.transpose(1, 2).reshape(batch, n, width), carried
 
 
 _TYPICAL_ATOMS = 18
 
 
 class RadialBasis(nn.Module):
-    """Gaussians of the logarithm of a distance: fine where bonds are, coarse far away."""
+    """Bumps on the logarithm of a distance: fine where bonds are, coarse far away, zero elsewhere.
+
+    Polynomials of compact support: Gaussians underflow into denormal numbers, which cost a CPU 60 times an exponential.
+    """
+
+    centres: Tensor
 
     def __init__(self, size: int = 16, shortest: float = 0.25, longest: float = 7.0) -> None:
         super().__init__()
@@ -218,7 +228,14 @@ class RadialBasis(nn.Module):
 
     def forward(self, distance: Tensor) -> Tensor:
         """(...,) distances, in units of the data's deviation -> (..., size)."""
-        return torch.exp(-((distance.log()[..., None] - self.centres) * self.sharpness).square())
+        offset = (distance.log() * self.sharpness)[..., None] - self.centres * self.sharpness
+        return offset.mul_(0.5).square_().neg_().add_(1).relu_().square_()
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:
+    """Cross product along axis 2; several times faster than torch.linalg.cross on the CPU."""
+    (x, y, z), (u, v, w) = a.unbind(2), b.unbind(2)
+    return torch.stack([y * w - z * v, z * u - x * w, x * v - y * u], 2)
 
 
 def _distances(x: Tensor) -> tuple[Tensor, Tensor]:

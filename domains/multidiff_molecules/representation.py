@@ -60,9 +60,7 @@ def space(sizes: Tensor, padded: int) -> Product:
     """The subspace of molecules with `sizes` (B,) atoms, padded to `padded`."""
     mask = torch.arange(padded, device=sizes.device) < sizes[:, None]
     rows = Masked(mask)
-    return Product(
-        {"positions": ZeroCentroid(mask), "atoms": rows, "charges": rows, "bonds": SymmetricPairs(mask)}
-    )
+    return Product({"positions": ZeroCentroid(mask), "atoms": rows, "charges": rows, "bonds": SymmetricPairs(mask)})
 
 
 def encode(

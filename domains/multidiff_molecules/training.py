@@ -63,7 +63,10 @@ class MoleculeModule(DiffusionModule):
         objective = Objective(
             weighting={"positions": EDM(), "atoms": Sigmoid(), "charges": Sigmoid(), "bonds": Sigmoid()},
             parts={
-                "positions": positions_weight, "atoms": atoms_weight, "charges": charges_weight, "bonds": bonds_weight,
+                "positions": positions_weight,
+                "atoms": atoms_weight,
+                "charges": charges_weight,
+                "bonds": bonds_weight,
             },
         )
         denoiser = NetworkDenoiser(network, Process(Cosine()), vocabulary.predictions())
@@ -76,7 +79,6 @@ class MoleculeModule(DiffusionModule):
         if compile:
             for layer in network.layers:
                 layer.compile(dynamic=False)
-
 
     def export_config(self) -> dict[str, Any]:
         """What config.json of a checkpoint folder says; the histogram of sizes comes from the data set."""
@@ -164,5 +166,3 @@ class Loader:
         for k, rows in self.order.epoch(self.epoch):
             yield *self.held[k].batch(rows.to(self.held[k].sizes.device), self.vocabulary), None
         self.epoch += 1
-
-
