@@ -106,9 +106,7 @@ def solve(
     return Solution(x, ode.calls)
 
 
-def _integrate(
-    ode: _Flow, pair: Pair, x: State, t: float, end: float, tolerance: float, max_calls: int
-) -> State:
+def _integrate(ode: _Flow, pair: Pair, x: State, t: float, end: float, tolerance: float, max_calls: int) -> State:
     step, slope = -1e-3 * (t - end), ode(x, t)
     while t > end:
         step = max(step, end - t)
@@ -118,7 +116,9 @@ def _integrate(
             t = end if step == end - t else t + step
             x, slope = new, slopes[-1]
         if ode.calls > max_calls:
-            raise InputError(f"more than {max_calls} network calls at time {t:.3g}; allow a larger tolerance than {tolerance:g}")
+            raise InputError(
+                f"more than {max_calls} network calls at time {t:.3g}; allow a larger tolerance than {tolerance:g}"
+            )
         step *= min(5.0, max(0.2, 0.9 * (tolerance / max(error, 1e-300)) ** (1 / pair.order)))
     return x
 
@@ -153,8 +153,8 @@ class _Flow:
     def __call__(self, x: State, t: float) -> State:
         time = torch.tensor(t, dtype=torch.float64)
         one = torch.ones_like(time)
-        alpha, d_alpha = torch.func.jvp(self.process.alpha, (time,), (one,))
-        sigma, d_sigma = torch.func.jvp(self.process.sigma, (time,), (one,))
+        alpha, d_alpha, *_ = torch.func.jvp(self.process.alpha, (time,), (one,))
+        sigma, d_sigma, *_ = torch.func.jvp(self.process.sigma, (time,), (one,))
         return map_state(_slope, x, self.estimate(x, t), alpha, d_alpha, sigma, d_sigma)
 
 

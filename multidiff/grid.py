@@ -89,6 +89,26 @@ class Karras(Grid):
 
 
 @dataclass(frozen=True)
+class Quadratic(Grid):
+    """Evenly spaced in the square root of sigma / (sigma + scale), from `sigma_max` to `sigma_min`.
+
+    Between the time of rectified flow, which hurries through small noise, and log-SNR, which dwells on both ends
+    where nothing happens. Made for `multidiff.solver.Angular`.
+    """
+
+    scale: float = 1.5
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    part: str | None = None
+
+    def times(self, process: Process, steps: int) -> Tensor:
+        schedule = _schedule(process, self.part)
+        low, high = _range(schedule, self.sigma_min, self.sigma_max)
+        root = _even(math.sqrt(high / (high + self.scale)), math.sqrt(low / (low + self.scale)), steps).square()
+        return schedule.time((1 - root).log() - root.log() - math.log(self.scale))
+
+
+@dataclass(frozen=True)
 class Trailing(Grid):
     """Evenly spaced on the integer steps of training, counted from the noisy end (Lin et al. 2023, table 2).
 
@@ -170,6 +190,7 @@ GRIDS = {
     "uniform": Entry(Uniform, summary="even steps in time"),
     "log-snr": Entry(LogSNR, summary="even steps in log(alpha / sigma)"),
     "karras": Entry(Karras, summary="even steps in sigma^(1/7), finer near the clean end: EDM"),
+    "quadratic": Entry(Quadratic, summary="even steps in sqrt(sigma / (sigma + 1.5)): for few calls"),
     "trailing": Entry(Trailing, summary="even integer steps counted from the noisy end: networks with integer time"),
     "beta": Entry(Beta, summary="quantiles of a Beta density in time, finer near both ends"),
     "custom": Entry(Custom, summary="times of your own"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from multidiff.registry import Entry, build
+from multidiff.solver.angular import Angular
 from multidiff.solver.base import Solver, steps_for
 from multidiff.solver.dpm import DPMSolverPP
 from multidiff.solver.multistep import DEIS, LMS, UniPC
@@ -15,6 +16,7 @@ __all__ = [
     "DEIS",
     "LMS",
     "SOLVERS",
+    "Angular",
     "DPMSolverPP",
     "Euler",
     "EulerAncestral",
@@ -44,6 +46,9 @@ SOLVERS = {
     "unipc3": Entry(UniPC, {"order": 3}, "third-order prediction, corrected by the next estimate"),
     "deis3": Entry(DEIS, {"order": 3}, "third order in the noise: strong at 10 to 20 steps"),
     "lms4": Entry(LMS, {"order": 4}, "fourth order in the noise, for 30 steps or more"),
+    "angular3": Entry(
+        Angular, {"order": 3}, "third order in the angle: the most exact at 6 to 20 steps, on grid quadratic"
+    ),
     "restart": Entry(Restart, {}, "another solver, with an interval of levels run through again"),
 }
 """Name -> solver, for `make` and `multidiff list solvers`."""
