@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import lightning
-import numpy as np
+import torch
 
 from multidiff.denoiser import NetworkDenoiser
-from multidiff.lightning.module import Batch, DiffusionModule
+from multidiff.lightning.callbacks import run_folder
+from multidiff.lightning.exporting import averaged
+from multidiff.lightning.module import DiffusionModule
 from multidiff.process import Process
 from multidiff.schedule import Cosine
+from multidiff.train import times, weighting
 from multidiff.train.objective import Objective
-from multidiff.train.weighting import EDM, Sigmoid
-from multidiff_molecules.data import BatchOrder, Bucket, buckets
-from multidiff_molecules.molecule import PackedMolecules
+from multidiff.train.uncertainty import Uncertainty
+from multidiff_molecules.loading import MoleculeData, size_histogram
 from multidiff_molecules.network import MoleculeNetwork
+from multidiff_molecules.pipeline import MoleculeOutput, MoleculePipeline
 from multidiff_molecules.representation import Vocabulary
+
+__all__ = ["MoleculeData", "MoleculeModule", "export_config", "size_histogram"]
+
+RECOMMENDED = {"solver": "dpm++2m", "grid": "uniform", "num_inference_steps": 50}
+_NETWORK = ("width", "vectors", "pair_width", "layers", "heads")
 
 
 class MoleculeModule(DiffusionModule):
@@ -30,8 +36,12 @@ class MoleculeModule(DiffusionModule):
         position_scale: deviation of the coordinates, angstrom.
         width, vectors, pair_width, layers, heads: sizes of `MoleculeNetwork`.
         positions_weight, atoms_weight, charges_weight, bonds_weight: factors of the losses of the parts.
+        times: how noise levels are drawn: uniform, log-normal or logit-normal.
+        weighting: of the error of the positions: edm, min-snr, sigmoid or uniform.
+        learned_uncertainty: learn a weight of each part's loss at each noise level.
+        self_conditioning: share of the steps in which the network sees its own first estimate.
         compile: fuse the layers with torch.compile.
-        training: see `DiffusionModule`.
+        learning_rate, warmup_steps, decay_fraction, weight_decay, ema_decay, seed: see `DiffusionModule`.
     """
 
     def __init__(
@@ -48,6 +58,10 @@ class MoleculeModule(DiffusionModule):
         atoms_weight: float = 0.4,
         charges_weight: float = 0.4,
         bonds_weight: float = 6.0,
+        times: str = "uniform",
+        weighting: str = "edm",
+        learned_uncertainty: bool = False,
+        self_conditioning: float = 0.5,
         compile: bool = False,
         learning_rate: float = 1e-3,
         warmup_steps: int = 200,
@@ -60,33 +74,76 @@ class MoleculeModule(DiffusionModule):
         network = MoleculeNetwork(
             len(elements), len(charges), width=width, vectors=vectors, pair_width=pair_width, layers=layers, heads=heads
         )
-        objective = Objective(
-            weighting={"positions": EDM(), "atoms": Sigmoid(), "charges": Sigmoid(), "bonds": Sigmoid()},
-            parts={
-                "positions": positions_weight,
-                "atoms": atoms_weight,
-                "charges": charges_weight,
-                "bonds": bonds_weight,
-            },
-        )
-        denoiser = NetworkDenoiser(network, Process(Cosine()), vocabulary.predictions())
+        factors = {
+            "positions": positions_weight, "atoms": atoms_weight, "charges": charges_weight, "bonds": bonds_weight,
+        }
         super().__init__(
-            denoiser, objective, learning_rate, warmup_steps, decay_fraction, weight_decay, ema_decay, seed
+            NetworkDenoiser(network, Process(Cosine()), vocabulary.predictions()),
+            _objective(factors, times, weighting, self_conditioning),
+            learning_rate,
+            warmup_steps,
+            decay_fraction,
+            weight_decay,
+            ema_decay,
+            seed,
+            Uncertainty(list(factors)) if learned_uncertainty else None,
         )
         self.vocabulary = vocabulary
-        self.save_hyperparameters()
         self.sizes: dict[str, int] = {}
+        self.made: list[MoleculeOutput] = []
+        self.save_hyperparameters()
         if compile:
-            for layer in network.layers:
-                layer.compile(dynamic=False)
+            _compile(network)
 
     def export_config(self) -> dict[str, Any]:
         """What config.json of a checkpoint folder says; the histogram of sizes comes from the data set."""
         return export_config(self.hparams, self.sizes)
 
+    def pipeline(self) -> MoleculePipeline:
+        """A pipeline of the averaged weights as they are now."""
+        pipe = MoleculePipeline.from_checkpoint(self.export_config(), averaged(self.state_dict()))
+        return pipe.to(self.device)
 
-RECOMMENDED = {"solver": "dpm++2m", "num_inference_steps": 50}
-_NETWORK = ("width", "vectors", "pair_width", "layers", "heads")
+    def picture(self, count: int) -> bytes | None:
+        """A grid of those among `count` samples that are valid."""
+        made = self.pipeline()(count, seed=self.seed)
+        assert isinstance(made, MoleculeOutput)
+        return made._repr_png_()
+
+    def predict_step(self, batch: list[int], batch_idx: int) -> None:
+        """Molecules with the sample numbers in `batch`; written when all are made."""
+        made = self.pipeline()(len(batch), indices=batch, seed=self.seed)
+        assert isinstance(made, MoleculeOutput)
+        self.made.append(made)
+
+    def on_predict_end(self) -> None:
+        """Write them as `multidiff generate molecules` would."""
+        joined = MoleculeOutput(
+            molecules=[molecule for made in self.made for molecule in made.molecules],
+            indices=[index for made in self.made for index in made.indices],
+            failed={},
+            recipe=self.made[0].recipe,
+        )
+        folder = run_folder(self.trainer) / "predictions"
+        counts = joined.save(folder)
+        print(f"{counts['valid']} of {counts['samples']} molecules are valid; they are in {folder}")
+
+
+def _objective(factors: Mapping[str, float], density: str, kind: str, self_conditioning: float) -> Objective:
+    bounded = weighting.Sigmoid()  # cross-entropy must not be weighed by a factor that grows without end
+    return Objective(
+        weighting={"positions": weighting.make(kind), "atoms": bounded, "charges": bounded, "bonds": bounded},
+        parts=factors,
+        times=times.make(density),
+        self_conditioning=self_conditioning,
+    )
+
+
+def _compile(network: MoleculeNetwork) -> None:
+    """Compile each layer; every bucket of sizes, with and without gradient, is a program of its own."""
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)
+    for layer in network.layers:
+        layer.compile(dynamic=False)
 
 
 def export_config(settings: Mapping[str, Any], sizes: Mapping[str, int]) -> dict[str, Any]:
@@ -106,63 +163,3 @@ def export_config(settings: Mapping[str, Any], sizes: Mapping[str, int]) -> dict
         "sizes": dict(sizes),
         "recommended": dict(RECOMMENDED),
     }
-
-
-def size_histogram(molecules: PackedMolecules, split: int = 0) -> dict[str, int]:
-    """Number of atoms, as text, -> molecules of that size in a split."""
-    sizes, counts = np.unique(molecules.sizes[molecules.split == split], return_counts=True)
-    return {str(size): int(count) for size, count in zip(sizes, counts, strict=True)}
-
-
-class MoleculeData(lightning.LightningDataModule):
-    """A packed file of molecules, held on the device as tensors.
-
-    Args:
-        path: what `multidiff prepare molecules` wrote.
-        batch_size: molecules a step.
-        edges: bucket sizes in atoms, ascending.
-        seed: of the order of the batches.
-    """
-
-    def __init__(
-        self, path: str, batch_size: int = 64, edges: Sequence[int] = (16, 18, 20, 24, 29), seed: int = 0
-    ) -> None:
-        super().__init__()
-        self.path, self.batch_size, self.edges, self.seed = Path(path), batch_size, tuple(edges), seed
-        self.buckets: dict[int, list[Bucket]] = {}
-
-    def setup(self, stage: str) -> None:
-        """Read the file once."""
-        assert self.trainer is not None
-        vocabulary = self.trainer.lightning_module.vocabulary
-        molecules = PackedMolecules.load(self.path)
-        self.buckets = {split: buckets(molecules, vocabulary, split, self.edges) for split in (0, 1)}
-        self.trainer.lightning_module.sizes = size_histogram(molecules)
-
-    def train_dataloader(self) -> Loader:
-        return self._loader(0, shuffle=True)
-
-    def val_dataloader(self) -> Loader:
-        return self._loader(1, shuffle=False)
-
-    def _loader(self, split: int, shuffle: bool) -> Loader:
-        assert self.trainer is not None
-        module = self.trainer.lightning_module
-        order = BatchOrder([len(b) for b in self.buckets[split]], self.batch_size, self.seed, shuffle)
-        return Loader([b.to(module.device) for b in self.buckets[split]], order, module.vocabulary)
-
-
-class Loader:
-    """Iterates the batches of one epoch after another."""
-
-    def __init__(self, held: Sequence[Bucket], order: BatchOrder, vocabulary: Vocabulary) -> None:
-        self.held, self.order, self.vocabulary = held, order, vocabulary
-        self.epoch = 0
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __iter__(self) -> Iterator[Batch]:
-        for k, rows in self.order.epoch(self.epoch):
-            yield *self.held[k].batch(rows.to(self.held[k].sizes.device), self.vocabulary), None
-        self.epoch += 1

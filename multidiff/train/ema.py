@@ -23,11 +23,15 @@ class EMA(nn.Module):
         self.decay = decay
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
 
+    def train(self, mode: bool = True) -> EMA:
+        """The average is never trained: it stays in evaluation mode."""
+        return super().train(False)
+
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
         """Move the average towards `network`; `step` counts updates from 0 and ramps the decay up."""
         decay = min(self.decay, (1 + step) / (10 + step))
-        averages, weights = list(self.network.parameters()), list(network.parameters())
-        torch._foreach_lerp_(averages, [w.detach() for w in weights], 1 - decay)
+        averages = [average.data for average in self.network.parameters()]
+        torch._foreach_lerp_(averages, [weight.data for weight in network.parameters()], 1 - decay)
         for average, value in zip(self.network.buffers(), network.buffers(), strict=True):
             average.copy_(value)

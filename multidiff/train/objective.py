@@ -16,6 +16,7 @@ from multidiff.random import Rng
 from multidiff.space import Product, Space
 from multidiff.state import Parts, State, batch_size, expand_to, pick, tensors
 from multidiff.train.times import TimeDensity, Uniform
+from multidiff.train.uncertainty import Uncertainty
 from multidiff.train.weighting import EDM, Weighting
 
 
@@ -43,6 +44,7 @@ class Objective:
         cond: Any = None,
         space: Space | None = None,
         t: Tensor | None = None,
+        uncertainty: Uncertainty | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """(B,) losses, and the loss (B,) of each part before its factor.
 
@@ -52,6 +54,8 @@ class Objective:
             rng: of times and noise.
             cond, space: handed to the denoiser.
             t: (B,) times; drawn from `times` by default.
+            uncertainty: weighs the loss of each part by what it has learned of it; the losses of the parts that are
+                returned are those before it.
         """
         space = space or denoiser.process.space
         if t is None:
@@ -60,7 +64,11 @@ class Objective:
         previous = self._previous(denoiser, x, t, rng, cond, space)
         output = denoiser.output(x, t, cond, space, previous)
         losses = self._losses(denoiser, output, x0, eps, t, space)
-        total = torch.stack([self.parts.get(name, 1.0) * loss for name, loss in losses.items()]).sum(0)
+        weighed = losses
+        if uncertainty is not None:
+            log_snr = denoiser.process.log_snr(t)
+            weighed = {name: uncertainty.weigh(loss, pick(log_snr, name), name) for name, loss in losses.items()}
+        total = torch.stack([self.parts.get(name, 1.0) * loss for name, loss in weighed.items()]).sum(0)
         return total, losses
 
     def _previous(
@@ -78,7 +86,8 @@ class Objective:
         alpha, sigma, log_snr = process.alpha(t), process.sigma(t), process.log_snr(t)
         if not isinstance(output, Parts):
             output, x0, eps = Parts(state=output), Parts(state=x0), Parts(state=eps)  # type: ignore[arg-type]
-        assert isinstance(x0, Parts) and isinstance(eps, Parts)
+        assert isinstance(x0, Parts)
+        assert isinstance(eps, Parts)
         losses = {}
         for name, out in output.items():
             prediction = pick(denoiser.prediction, name)

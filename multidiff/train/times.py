@@ -9,6 +9,7 @@ from torch import Tensor
 
 from multidiff.process import Process
 from multidiff.random import Rng
+from multidiff.registry import Entry, build
 from multidiff.schedule import NoiseSchedule
 
 
@@ -69,6 +70,20 @@ class LogitNormal(TimeDensity):
 
     def quantile(self, u: Tensor, process: Process) -> Tensor:
         return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u))
+
+
+TIMES = {
+    "uniform": Entry(Uniform, summary="every time equally often"),
+    "log-normal": Entry(LogNormal, summary="log(sigma / alpha) is Gaussian: EDM"),
+    "logit-normal": Entry(LogitNormal, summary="logit(t) is Gaussian: rectified flows"),
+}
+"""Name -> density, for `make`."""
+
+
+def make(name: str, **options: object) -> TimeDensity:
+    """The density of that name; `InputError` for an unknown name or option."""
+    density: TimeDensity = build("times", TIMES, name, options)
+    return density
 
 
 def _leading(process: Process) -> NoiseSchedule:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from multidiff.registry import Entry, build
+
 
 class Weighting:
     """A function of log(alpha / sigma)."""
@@ -64,3 +66,18 @@ class Sigmoid(Weighting):
 
     def __call__(self, log_snr: Tensor) -> Tensor:
         return torch.sigmoid(2 * log_snr + self.bias)
+
+
+WEIGHTINGS = {
+    "uniform": Entry(Uniform, summary="the plain squared error of x0"),
+    "edm": Entry(EDM, summary="1 + SNR: unit weight on EDM's own target"),
+    "min-snr": Entry(MinSNR, summary="min(SNR, gamma)"),
+    "sigmoid": Entry(Sigmoid, summary="bounded, fades into the noise"),
+}
+"""Name -> weighting, for `make`."""
+
+
+def make(name: str, **options: object) -> Weighting:
+    """The weighting of that name; `InputError` for an unknown name or option."""
+    weighting: Weighting = build("weighting", WEIGHTINGS, name, options)
+    return weighting
