@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from multidiff.prediction import Categorical, Prediction
-from multidiff.process import Process
+from multidiff.process import Level, Process
 from multidiff.space import Space
 from multidiff.state import State, expand_to, map_state
 
@@ -94,3 +94,37 @@ def _estimate(
     output: Tensor, x: Tensor, prediction: Prediction | Categorical, alpha: Tensor, sigma: Tensor
 ) -> Tensor:
     return prediction.x0(output, x, expand_to(alpha, x), expand_to(sigma, x))
+
+
+class Ask(NamedTuple):
+    """One call as the sampling loop puts it; guidance may want more than an estimate needs.
+
+    `level` is the level of the whole batch in Python numbers, None where the samples' times differ: what is decided
+    with it does not wait for the device. `carry` is what the last turn of the same run left, None in the first.
+    """
+
+    x: State
+    t: Tensor
+    cond: Any = None
+    space: Space | None = None
+    previous: State | None = None
+    level: Level | None = None
+    carry: Any = None
+
+
+class Turn(NamedTuple):
+    """The answer: the state that the step starts from (usually the one asked about), E[x0 | x_t], what to carry on."""
+
+    x: State
+    x0: State
+    carry: Any = None
+
+
+def take_turn(denoiser: Callable[..., State], ask: Ask) -> Turn:
+    """One call of a denoiser, whether it has a `turn` of its own or gives the estimate alone."""
+    turn = getattr(denoiser, "turn", None)
+    if turn is not None:
+        answer: Turn = turn(ask)
+        return answer
+    extra = {"previous": ask.previous} if getattr(denoiser, "self_conditioning", False) else {}
+    return Turn(ask.x, denoiser(ask.x, ask.t, cond=ask.cond, space=ask.space, **extra))

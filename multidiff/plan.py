@@ -54,3 +54,18 @@ class Plan:
     def stochastic(self) -> bool:
         """Whether any noise is drawn after the prior."""
         return any(u.draws for u in self.start) or any(u.draws for c in self.calls for u in c.updates)
+
+    @property
+    def reads_state(self) -> bool:
+        """Whether every step starts from the register ``x`` as the call left it."""
+        return all(_reads(call.updates) for call in self.calls)
+
+
+def _reads(updates: tuple[Update, ...]) -> bool:
+    """Whether ``x`` is used before it is replaced."""
+    for update in updates:
+        if any(name == "x" for name, _ in update.terms):
+            return True
+        if update.target == "x":
+            return False
+    return False

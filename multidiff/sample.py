@@ -7,6 +7,8 @@ from typing import Any
 
 import torch
 
+from multidiff.denoiser import Ask, take_turn
+from multidiff.errors import InputError
 from multidiff.plan import Plan, Update
 from multidiff.process import Level
 from multidiff.random import Rng
@@ -33,7 +35,8 @@ def sample(
 
     Args:
         denoiser: called as ``denoiser(x, t, cond=cond, space=space)``, t (B,) float64; one whose attribute
-            `self_conditioning` is true is also handed the last estimate as `previous`.
+            `self_conditioning` is true is also handed the last estimate as `previous`. One that has a method `turn`
+            (guidance) is given an `Ask` and may move the state; what it carries on is kept here, for this run.
         plan: from `Solver.plan`.
         x: the state at the first level of the plan, batch first.
         space: the subspace of this batch; noise is drawn in it.
@@ -43,18 +46,21 @@ def sample(
 
     Raises:
         ValueError: the plan draws noise and no `rng` was given.
+        InputError: the denoiser moves the state and the plan would lose that.
     """
     if plan.stochastic and rng is None:
         raise ValueError("this plan draws noise: give sample(..., rng=Rng(seed, indices))")
     space = space or getattr(getattr(denoiser, "process", None), "space", None) or Euclidean()
     registers = {"x": x}
     _run(plan.start, registers, space, rng)
-    remembers = getattr(denoiser, "self_conditioning", False)
+    if getattr(denoiser, "moves", False) and not plan.reads_state:
+        raise InputError("CFG++ moves the state, and this solver would lose that; use ddim, dpm++2m, deis3 or heun")
+    carry = None
     batch, device = batch_size(x), tensors(x)[0].device
     for number, call in enumerate(plan.calls):
         t = torch.full((batch,), call.level.t, dtype=torch.float64, device=device)
-        extra = {"previous": registers.get("x0")} if remembers else {}
-        registers["x0"] = denoiser(registers["x"], t, cond=cond, space=space, **extra)
+        ask = Ask(registers["x"], t, cond, space, registers.get("x0"), call.level, carry)
+        registers["x"], registers["x0"], carry = take_turn(denoiser, ask)
         _run(call.updates, registers, space, rng)
         if on_step is not None:
             changed = on_step(number, call.level, registers["x"], registers["x0"])

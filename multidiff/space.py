@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -33,9 +33,16 @@ class Space(Protocol):
         """(B,) mean over a sample's own entries, padding left out."""
         ...
 
+    def repeat(self, times: int) -> Space:
+        """The space of the same batch put `times` times end to end."""
+        ...
+
 
 class Euclidean:
     """No constraint."""
+
+    def repeat(self, times: int) -> Euclidean:
+        return self
 
     def mean(self, error: Tensor) -> Tensor:
         return error.flatten(1).mean(1)
@@ -58,6 +65,9 @@ class Masked:
 
     def __init__(self, mask: Tensor) -> None:
         self.mask = mask
+
+    def repeat(self, times: int) -> Self:
+        return type(self)(self.mask.repeat(times, 1))
 
     @cached_property
     def lengths(self) -> list[int]:
@@ -106,6 +116,9 @@ class SymmetricPairs:
     def __init__(self, mask: Tensor) -> None:
         self.mask = mask
 
+    def repeat(self, times: int) -> Self:
+        return type(self)(self.mask.repeat(times, 1))
+
     @cached_property
     def pair_mask(self) -> Tensor:
         """(B, N, N) bool: both ends real, not the diagonal."""
@@ -149,6 +162,9 @@ class Product:
 
     def __init__(self, spaces: Mapping[str, Space]) -> None:
         self.spaces = dict(spaces)
+
+    def repeat(self, times: int) -> Product:
+        return Product({name: space.repeat(times) for name, space in self.spaces.items()})
 
     def project(self, x: State) -> State:
         assert isinstance(x, Parts)
