@@ -50,13 +50,13 @@ class Restart(Solver):
 
     def _interval(self, levels: Sequence[Level]) -> tuple[int, int]:
         """Places of the upper and the lower end among the noisy levels."""
-        places = [i for i, level in enumerate(levels) if 0 < first_point(level).ratio < math.inf]
+        snr = [first_point(level).log_snr for level in levels]
+        places = [i for i, value in enumerate(snr) if value < math.inf]
         if len(places) < 2:
             raise InputError("restart needs a grid of 2 noisy levels or more; ask for more steps")
-        distance = [abs(math.log(first_point(levels[i]).ratio / self.sigma_min)) for i in places[1:]]
-        low = places[1 + distance.index(min(distance))]
-        before = [i for i in places if i < low]
-        return min(before, key=lambda i: abs(math.log(first_point(levels[i]).ratio / self.sigma_max))), low
+        low = min(places[1:], key=lambda i: abs(snr[i] + math.log(self.sigma_min)))
+        high = min(places[: places.index(low)], key=lambda i: abs(snr[i] + math.log(self.sigma_max)))
+        return high, low
 
 
 def _add_noise(ends: Sequence[Point]) -> Plan:
