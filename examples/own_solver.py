@@ -6,6 +6,7 @@ This one is DDIM with the estimate of the clean state extrapolated from the last
     python examples/own_solver.py
 """
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -28,7 +29,7 @@ class Extrapolated(Solver):
 
     def _plan(self, levels: Sequence[Point]) -> Plan:
         calls, last_h = [], 0.0
-        for s, t in zip(levels[:-1], levels[1:], strict=True):
+        for s, t in itertools.pairwise(levels):
             h = t.log_snr - s.log_snr
             r = h / (2 * last_h) if last_h else 0.0
             gain = t.alpha - s.alpha * t.sigma / s.sigma
@@ -48,9 +49,8 @@ def main() -> None:
     exact = solve(denoiser, process, x, start=levels[0].t, end=levels[-2].t, tolerance=1e-7, pair="dp54").x
     for solver in (DDIM(), Extrapolated()):
         found = errors(solver, denoiser, process, x, exact, STEPS, grid)
-        print(
-            f"{type(solver).__name__:<14} order {order(STEPS, found):.2f}   errors {' '.join(f'{e:.1e}' for e in found)}"
-        )
+        shown = " ".join(f"{e:.1e}" for e in found)
+        print(f"{type(solver).__name__:<14} order {order(STEPS, found):.2f}   errors {shown}")
 
 
 if __name__ == "__main__":
