@@ -87,18 +87,18 @@ class MoleculeNetwork(nn.Module):
         estimate = alpha[:, None, None] * x["positions"].float()
         scalars, vectors, pair = self._embed(x, estimate, previous, pair_mask)
         scalars = scalars + noise[:, None]
-        start = estimate
+        start, moved = estimate, torch.zeros_like(estimate)
         hidden = (~mask)[:, None, None, :] * torch.tensor(-1e4, dtype=pair.dtype)
         for layer in self.layers:
             geometry = self._geometry(estimate, pair_mask, pair.dtype)
             scalars, vectors, pair, move = layer(scalars, vectors, pair, noise, geometry, hidden)
-            estimate = estimate + sigma[:, None, None] * move
+            moved = moved - move
+            estimate = start - sigma[:, None, None] * moved
         atoms, charges = self.atom_head(scalars).split(self.classes, dim=-1)
         bonds = self.bond_head(pair + pair.transpose(1, 2))
-        moved = (start - estimate) / sigma[:, None, None]
-        moved = space.spaces["positions"].project(moved)
-        assert isinstance(moved, Tensor)
-        return Parts(positions=moved, atoms=atoms, charges=charges, bonds=bonds)
+        positions = space.spaces["positions"].project(moved)
+        assert isinstance(positions, Tensor)
+        return Parts(positions=positions, atoms=atoms, charges=charges, bonds=bonds)
 
     @torch.no_grad()
     def _geometry(self, estimate: Tensor, pair_mask: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
