@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -25,8 +27,8 @@ def ratios(levels, part=None):
 def test_n_steps_are_n_distinct_levels_and_the_clean_end(kind, name, steps):
     levels = grid.make(name)(Process(schedule.make(kind)), steps)
     assert len(levels) == steps + 1
-    assert all(a.t > b.t for a, b in zip(levels, levels[1:], strict=False))
-    assert all(a > b for a, b in zip(ratios(levels), ratios(levels)[1:], strict=False))
+    assert all(a.t > b.t for a, b in itertools.pairwise(levels))
+    assert all(a > b for a, b in itertools.pairwise(ratios(levels)))
     assert (levels[-1].t, levels[-1].alpha, levels[-1].sigma) == (0.0, 1.0, 0.0)
     assert all(isinstance(level.sigma, float) and level.sigma > 0 for level in levels[:-1])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -75,7 +76,9 @@ def test_same_answer_under_another_schedule_at_the_same_log_snr(name, kind):
         process = Process(schedule.make(kind))
         ve = Process(schedule.VE())
         ratios = [level.sigma for level in grid.Karras(sigma_max=20.0, sigma_min=0.02)(ve, 9)[:-1]]
-        levels = grid.Custom(process.schedule.time(-torch.tensor(ratios, dtype=torch.float64).log()).tolist())(process, 9)
+        levels = grid.Custom(process.schedule.time(-torch.tensor(ratios, dtype=torch.float64).log()).tolist())(
+            process, 9
+        )
         x = process.prior(Rng.batch(1), zeros(), t=levels[0].t) / levels[0].sigma * ratios[0] * levels[0].alpha
         return sample(mixture.seven(process), made(name).plan(levels), x, rng=Rng.batch(2))
 
@@ -153,7 +156,7 @@ def test_variance_of_ddim_is_the_papers(eta):
     levels = grid.Uniform()(process, 12)
     bar = [level.alpha**2 for level in levels]
     v = bar[0] * s2 + 1 - bar[0]
-    for now, after in zip(bar, bar[1:], strict=False):
+    for now, after in itertools.pairwise(bar):
         fresh = eta**2 * (1 - after) / (1 - now) * (1 - now / after)
         x0_per_x = now**0.5 * s2 / (now * s2 + 1 - now)
         eps_per_x = (1 - now**0.5 * x0_per_x) / (1 - now) ** 0.5
@@ -180,7 +183,7 @@ def test_three_schedules_in_one_state_equal_each_alone(name):
     class Fixed(Euclidean):
         def noise(self, rng, like):
             draw = torch.linspace(-1, 1, 8, dtype=torch.float64).reshape(4, 2)
-            return Parts({part: draw for part in like}) if isinstance(like, Parts) else draw
+            return Parts(dict.fromkeys(like, draw)) if isinstance(like, Parts) else draw
 
     schedules = {"a": schedule.Cosine(), "b": schedule.VE(), "c": schedule.RectifiedFlow()}
     together = Process(schedules)
@@ -202,7 +205,9 @@ def solver_with_levels_of(name: str, together: Process, alone: Process) -> Plan:
         return made(name).plan(own)
     # The interval is found on the first part's scale: give the other parts the same places.
     high, low = solver.Restart()._interval(grid.Uniform()(together, 8))
-    return solver.Restart(sigma_min=own[low].sigma / own[low].alpha, sigma_max=own[high].sigma / own[high].alpha).plan(own)
+    return solver.Restart(sigma_min=own[low].sigma / own[low].alpha, sigma_max=own[high].sigma / own[high].alpha).plan(
+        own
+    )
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -237,7 +242,9 @@ def test_calls_and_budgets():
     assert len(solver.UniPC().plan(karras(process, 10)).calls) == 10
     assert solver.steps_for(20, solver.Heun(), process, karras) == 10
     assert solver.steps_for(20, solver.DDIM(), process, karras) == 20
-    assert len(solver.Restart().plan(karras(process, solver.steps_for(50, solver.Restart(), process, karras))).calls) <= 50
+    assert (
+        len(solver.Restart().plan(karras(process, solver.steps_for(50, solver.Restart(), process, karras))).calls) <= 50
+    )
     with pytest.raises(InputError, match="too few"):
         solver.steps_for(0, solver.DDIM(), process, karras)
 
