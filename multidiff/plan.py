@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from multidiff.process import Level
 from multidiff.state import Coef
@@ -24,12 +25,12 @@ class Update:
     terms: tuple[tuple[str, Coef], ...]
     noise: Coef = 0.0
 
-    @property
+    @cached_property
     def renames(self) -> bool:
         """Whether nothing has to be computed."""
         return len(self.terms) == 1 and self.terms[0][1] == 1.0 and not self.draws
 
-    @property
+    @cached_property
     def draws(self) -> bool:
         """Whether fresh noise is needed."""
         return any(self.noise.values()) if isinstance(self.noise, Mapping) else self.noise != 0.0
@@ -50,7 +51,7 @@ class Plan:
     calls: tuple[Call, ...]
     start: tuple[Update, ...] = ()
 
-    @property
+    @cached_property
     def stochastic(self) -> bool:
         """Whether any noise is drawn after the prior."""
         return any(u.draws for u in self.start) or any(u.draws for c in self.calls for u in c.updates)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from multidiff.denoiser import Ask, take_turn
 from multidiff.errors import InputError
@@ -56,9 +57,7 @@ def sample(
     if getattr(denoiser, "moves", False) and not plan.reads_state:
         raise InputError("CFG++ moves the state, and this solver would lose that; use ddim, dpm++2m, deis3 or heun")
     carry = None
-    batch, device = batch_size(x), tensors(x)[0].device
-    for number, call in enumerate(plan.calls):
-        t = torch.full((batch,), call.level.t, dtype=torch.float64, device=device)
+    for number, (call, t) in enumerate(zip(plan.calls, _times(plan, x), strict=True)):
         ask = Ask(registers["x"], t, cond, space, registers.get("x0"), call.level, carry)
         registers["x"], registers["x0"], carry = take_turn(denoiser, ask)
         _run(call.updates, registers, space, rng)
@@ -66,6 +65,12 @@ def sample(
             changed = on_step(number, call.level, registers["x"], registers["x0"])
             registers["x"] = registers["x"] if changed is None else changed
     return registers["x"]
+
+
+def _times(plan: Plan, x: State) -> tuple[Tensor, ...]:
+    """(B,) times for each call, put on the device in one go."""
+    times = torch.tensor([call.level.t for call in plan.calls], dtype=torch.float64, device=tensors(x)[0].device)
+    return times[:, None].repeat(1, batch_size(x)).unbind()
 
 
 def _run(updates: tuple[Update, ...], registers: dict[str, State], space: Space, rng: Rng | None) -> None:

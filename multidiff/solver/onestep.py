@@ -136,11 +136,13 @@ def _trapezoid(s: Point, t: Point, after: tuple[Update, ...]) -> list[Call]:
     """Euler's step, then the mean of both slopes.
 
     With z = x / c, u = sigma / c the slope is dz/du = (z - x0) / u for c = alpha, and for c = alpha + sigma as well
-    (rectified flow), which stays finite where alpha_s = 0.
+    (rectified flow), which stays finite where alpha_s = 0. Written out, the mean differs from Euler's step by
+    c_t (u_s - u_t) / (2 u_t) times the change of the estimate.
     """
     c_s, c_t = (s.alpha, t.alpha) if s.alpha else (s.alpha + s.sigma, t.alpha + t.sigma)
-    u_s, u_t = s.sigma / c_s, t.sigma / c_t
-    half = 0.5 * (u_t - u_s)
-    base = combine("base", [("x", c_t / c_s * (1 + half / u_s)), ("x0", -c_t * half / u_s)])
-    correct = combine("x", [("base", 1.0), ("x", half / u_t), ("x0", -c_t * half / u_t)])
-    return [Call(s.level, (base, first_order(s, t))), Call(t.level, (correct, *after))]
+    change = 0.5 * c_t * (c_t * s.sigma / (c_s * t.sigma) - 1.0)
+    correct = combine("x", [("x", 1.0), ("x0", change), ("m0", -change)])
+    return [
+        Call(s.level, (first_order(s, t), Update("m0", (("x0", 1.0),)))),
+        Call(t.level, (correct, *after)),
+    ]
