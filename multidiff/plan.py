@@ -58,8 +58,8 @@ class Plan:
 
     @property
     def reads_state(self) -> bool:
-        """Whether every step starts from the register ``x`` as the call left it."""
-        return all(_reads(call.updates) for call in self.calls)
+        """Whether every step but the last, which may end in the estimate, starts from ``x`` as the call left it."""
+        return all(_reads(call.updates) for call in self.calls[:-1])
 
 
 def _reads(updates: tuple[Update, ...]) -> bool:

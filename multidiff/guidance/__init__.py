@@ -16,7 +16,7 @@ from multidiff.guidance.cfgpp import CFGPlusPlus
 from multidiff.guidance.combine import APG, CFGZeroStar, Combine, DynamicThreshold, Interval, Rescale, Scale
 from multidiff.guidance.gradient import Classifier, Gradient
 from multidiff.guidance.guided import Guided, Negative, Null, Reference, Weaker, Wrapper, perturbed
-from multidiff.guidance.inpaint import Inpaint
+from multidiff.guidance.inpaint import Inpaint, Match
 from multidiff.guidance.moment import Estimates, Moment
 from multidiff.registry import Entry, build
 
@@ -33,6 +33,7 @@ __all__ = [
     "Guided",
     "Inpaint",
     "Interval",
+    "Match",
     "Moment",
     "Negative",
     "Null",
@@ -59,6 +60,7 @@ GUIDANCE = {
     "cfg++": Entry(CFGPlusPlus, summary="rule: a scale of 0 to 1 with the reference's noise put back"),
     "gradient": Entry(Gradient, summary="wrapper: follow the gradient of a loss on the estimate"),
     "classifier": Entry(Classifier, summary="wrapper: follow a classifier of noisy states"),
+    "match": Entry(Match, summary="loss for gradient: what is generated fits what is known"),
     "inpaint": Entry(Inpaint, summary="wrapper: keep what is known, generate the rest"),
 }
 """Name -> reference, rule or wrapper, for `make` and `multidiff list guidance`."""
