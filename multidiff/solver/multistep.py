@@ -47,12 +47,19 @@ def keep(k: int, ring: int) -> tuple[Update, ...]:
     return (Update(f"m{k % ring}", (("x0", 1.0),)),) if ring else ()
 
 
-def data_step(levels: Sequence[Point], k: int, order: int, ring: int, sde: bool = False) -> Update:
+def data_step(
+    levels: Sequence[Point],
+    k: int,
+    order: int,
+    ring: int,
+    moments: Callable[[float, int], list[float]],
+    sde: bool = False,
+) -> Update:
     """DPM-Solver++ from level k to k + 1 (Lu et al. 2022b, section 4 and appendix B for the SDE).
 
     x_t = (sigma_t / sigma_s) x_s + alpha_t * integral of exp(lambda - lambda_t) x0(lambda), with x0 a polynomial in
     lambda. The SDE has twice the rate: exp(2 (lambda - lambda_t)), and sigma_t sqrt(1 - q^2) of fresh noise.
-    Order 2 gives the linear term its mid-point weight as the paper does; order 3 is exact.
+    `moments` integrates the powers of a step, given its length and how many.
     """
     s, t = levels[k], levels[k + 1]
     q = decay(s, t)
@@ -64,15 +71,16 @@ def data_step(levels: Sequence[Point], k: int, order: int, ring: int, sde: bool 
     used = history(levels, k, at_end(levels, k, order))
     h = -math.log(q)
     nodes = [(levels[j].log_snr - s.log_snr) / h for j in used]
-    terms = zip([register(j, k, ring) for j in used], _data_weights(nodes, rate * h), strict=True)
+    terms = zip([register(j, k, ring) for j in used], weights(nodes, moments(rate * h, len(nodes))), strict=True)
     return combine("x", [("x", kept)], [(name, t.alpha * w) for name, w in terms], noise=noise)
 
 
-def _data_weights(nodes: Sequence[float], h: float) -> list[float]:
-    moments = data_moments(h, len(nodes))
-    if len(nodes) == 2:
+def midpoint_moments(h: float, count: int) -> list[float]:
+    """Exact, but for the mid-point weight that the papers give the linear term of second order."""
+    moments = data_moments(h, count)
+    if count == 2:
         moments[1] = 0.5 * moments[0]
-    return weights(nodes, moments)
+    return moments
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,7 @@ class UniPC(Solver):
         calls = []
         for k in range(len(levels) - 1):
             corrected = self._correct(levels, k) if k else Update("base", (("x", 1.0),))
-            predicted = data_step(levels, k, self.order, self.order)
+            predicted = data_step(levels, k, self.order, self.order, midpoint_moments)
             terms = tuple(("base" if name == "x" else name, coef) for name, coef in predicted.terms)
             calls.append(Call(levels[k].level, (corrected, Update("x", terms), *keep(k, self.order))))
         return Plan(tuple(calls))
@@ -105,7 +113,9 @@ class UniPC(Solver):
         h = -math.log(q) if q else math.inf
         nodes = [1.0, *((levels[j].log_snr - s.log_snr) / h if j != k - 1 else 0.0 for j in used)]
         names = ["x0", *(register(j, k, self.order) for j in used)]
-        terms = [(name, t.alpha * w) for name, w in zip(names, _data_weights(nodes, h), strict=True)]
+        terms = [
+            (name, t.alpha * w) for name, w in zip(names, weights(nodes, midpoint_moments(h, len(nodes))), strict=True)
+        ]
         return combine("base", [("base", t.sigma / s.sigma)], terms)
 
 
