@@ -249,7 +249,8 @@ def _read_weights(folder: Path, sha256: str) -> dict[str, Tensor]:
         raise _no_weights(folder) from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    if data[:4] == b"PK\x03\x04" or data[:1] == b"\x80":
+    # The length that safetensors begins with may look like a pickle's first bytes; its header never does.
+    if data[:4] == b"PK\x03\x04" or (data[:1] == b"\x80" and data[8:9] != b"{"):
         raise InputError(f"{path} {_CONVERT}")
     if hashlib.sha256(data).hexdigest() != sha256:
         raise InputError(f"{path} is damaged or was changed: its sha256 is not the one in {CONFIG}; copy it again")

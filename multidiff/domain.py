@@ -34,7 +34,8 @@ class Domain:
         folder: of the package; holds `pretrained/<checkpoint>/` and `configs/<recipe>.yaml`.
         default_checkpoint: what the bare name of the domain stands for.
         components: class names a checkpoint's config.json may hold -> ``"module:attribute"``; no other is imported.
-        pipeline: ``"module:attribute"``; the attribute is called as ``(config, tensors)`` by `multidiff.load`.
+        pipeline: ``"module:attribute"``; the attribute is called as ``(config, tensors, folder)`` by
+            `multidiff.load`, with the folder for error messages; see `multidiff.pipeline.Pipeline`.
         prepare: ``"module:function"``, called as ``(input: Path, output: Path, **options)``; returns the report, text.
         evaluate: ``"module:function"``, called as ``(path: Path, reference: Path | None, **options)``;
             returns a mapping of figures that JSON can hold.

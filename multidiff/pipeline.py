@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +17,7 @@ from multidiff import checkpoint, domain
 from multidiff.denoiser import NetworkDenoiser
 from multidiff.errors import InputError
 from multidiff.grid import make as make_grid
+from multidiff.plan import Plan
 from multidiff.process import Level
 from multidiff.random import Rng
 from multidiff.sample import sample
@@ -23,6 +25,14 @@ from multidiff.solver import Solver
 from multidiff.solver import make as make_solver
 from multidiff.space import Space
 from multidiff.state import State, batch_size, tensors
+
+GRID = "log-snr"
+"""Where a checkpoint recommends no grid."""
+
+
+class SettingWarning(UserWarning):
+    """A setting lies outside what the checkpoint is recommended with; the command line shows it as one line."""
+
 
 StepCallback = Callable[["Pipeline", int, float, dict[str, Any]], Mapping[str, Any] | None]
 
@@ -38,9 +48,9 @@ def load(name: str | Path) -> Any:
     """
     folder = checkpoint.resolve(name)
     config, weights = checkpoint.read(folder)
-    pipe = domain.load(domain.find(config["domain"]).pipeline)(config, weights)
+    pipe = domain.load(domain.find(config["domain"]).pipeline)(config, weights, folder)
     card = folder / checkpoint.CARD
-    pipe.name = folder.name
+    pipe.name = folder.absolute().name
     pipe.card = card.read_text(encoding="utf-8") if card.is_file() else ""
     return pipe
 
@@ -58,16 +68,36 @@ class Settings:
         """The solver with its options."""
         return make_solver(self.solver, **self.options)
 
+    def recipe(self) -> dict[str, Any]:
+        """As plain values, for the files."""
+        plain = {"solver": self.solver, "grid": self.grid, "num_inference_steps": self.num_inference_steps}
+        return plain | ({"solver_options": dict(self.options)} if self.options else {})
+
 
 class Pipeline:
     """Base of every domain's pipeline: settings, the sampling loop with its callback, saving.
 
+    For `multidiff generate` a domain's pipeline has, beside ``__call__`` with `num_samples`, `seed`, `indices`,
+    `batch_size` and `callback_on_step_end`:
+
+    - ``recipe(seed, **call)``: what a run of these arguments is made with, plain values; raises what the call would;
+    - ``batches(num_samples, seed, batch_size, **call)``: the sample numbers of each batch, the same every time;
+    - ``store(outputs, path)`` and ``restore(paths)``: a job's unfinished results, to files that begin with `path` and
+      back into one output; what the output holds may be read when it is used;
+    - an output with `indices`, `failed` (sample -> step), `network_calls` and ``save(folder, records)``, which writes
+      the files, adds a record of each sample to the list, with its number under "sample", and returns counts.
+
     Attributes:
+        files: what an output's `save` writes, the one to open first in front.
+        bytes_per_sample: that a job needs on disk, about.
         interrupt: set it to true in a callback to end the run with what there is.
         name: of the checkpoint.
         card: the model card, Markdown.
         config: the checkpoint's configuration.
     """
+
+    files: ClassVar[tuple[str, ...]] = ()
+    bytes_per_sample: ClassVar[int] = 0
 
     def __init__(self, denoiser: NetworkDenoiser, config: Mapping[str, Any]) -> None:
         self.denoiser = denoiser.eval()
@@ -76,6 +106,7 @@ class Pipeline:
         self.interrupt = False
         self.autocast: torch.dtype | None = None
         self._warned: set[str] = set()
+        self._fits: int | None = None  # samples that memory suffices for, once it did not
 
     # ------------------------------------------------------------------ what diffusers' users expect
 
@@ -102,9 +133,8 @@ class Pipeline:
         allowed = (torch.float32, torch.bfloat16, torch.float16)
         if dtype is not None and dtype not in allowed:
             raise InputError(f"dtype {dtype} is not supported: use one of {', '.join(map(str, allowed))}")
-        if device is not None and torch.device(device).type == "cuda" and not torch.cuda.is_available():
-            raise InputError(f"device {str(device)!r} asked for, but torch finds no CUDA device here; use 'cpu'")
-        self.denoiser.to(device)
+        if device is not None:
+            self.denoiser.to(_device(device))
         if dtype is not None:
             self.autocast = None if dtype == torch.float32 else dtype
         return self
@@ -123,31 +153,41 @@ class Pipeline:
         Raises:
             InputError: an unknown solver, grid or option, or a number of steps below 1.
         """
-        known = self.config["recommended"]
-        same_solver = solver in (None, known["solver"])
+        known = self.config.get("recommended", {})
+        same_solver = solver in (None, known.get("solver"))
         chosen = Settings(
-            solver=solver or known["solver"],
-            grid=grid or known["grid"],
+            solver=known.get("solver", "dpm++2m") if solver is None else solver,
+            grid=known.get("grid", GRID) if grid is None else grid,
             num_inference_steps=known["num_inference_steps"] if num_inference_steps is None else num_inference_steps,
             options={**(known.get("solver_options", {}) if same_solver else {}), **options},
         )
-        chosen.make_solver()
-        make_grid(chosen.grid)
+        self.plan(chosen)
         low, high = known.get("steps_range", (1, 10_000))
         if not low <= chosen.num_inference_steps <= high:
-            self.warn(f"{chosen.num_inference_steps} steps: this checkpoint is recommended with {low} to {high}")
+            self.warn(f"{chosen.num_inference_steps} steps: {self._this} is recommended with {low} to {high}")
         return chosen
+
+    @property
+    def _this(self) -> str:
+        return self.name or "this checkpoint"
+
+    def plan(self, settings: Settings) -> Plan:
+        """What a run of these settings does, as far as is known beforehand."""
+        return settings.make_solver().plan(self.levels(settings))
+
+    def levels(self, settings: Settings) -> tuple[Level, ...]:
+        """The noise levels that the grid of these settings gives."""
+        return make_grid(settings.grid)(self.denoiser.process, settings.num_inference_steps)
 
     def network_calls(self, settings: Settings) -> int:
         """Calls of the denoiser that a run of these settings makes."""
-        levels = make_grid(settings.grid)(self.denoiser.process, settings.num_inference_steps)
-        return len(settings.make_solver().plan(levels).calls)
+        return len(self.plan(settings).calls)
 
     def warn(self, message: str) -> None:
         """Warn once a pipeline."""
         if message not in self._warned:
             self._warned.add(message)
-            warnings.warn(message, stacklevel=3)
+            warnings.warn(message, SettingWarning, stacklevel=3)
 
     def draw(
         self,
@@ -165,10 +205,9 @@ class Pipeline:
         Returns:
             The clean states, and (B,) int64 the first step at which a sample was not finite, or -1.
         """
-        process = self.denoiser.process
-        levels = make_grid(settings.grid)(process, settings.num_inference_steps)
+        levels = self.levels(settings)
         plan = settings.make_solver().plan(levels)
-        x = process.prior(rng, like, space, levels[0].t)
+        x = self.denoiser.process.prior(rng, like, space, levels[0].t)
         watch = _Watch(self, x, callback_on_step_end)
         model = denoiser or self.denoiser
         with torch.inference_mode(), self._precision():
@@ -177,6 +216,28 @@ class Pipeline:
             except _Interrupted as stop:
                 x = stop.state
         return x, watch.failed_at
+
+    def in_batches(self, batches: Iterable[list[int]], run: Callable[[list[int]], None]) -> None:
+        """Call `run` with each batch; one that memory does not suffice for is halved and tried again.
+
+        Args:
+            run: makes the same of a sample whatever else is in its batch, however often it is asked.
+
+        Raises:
+            InputError: memory does not suffice for a single sample.
+        """
+        waiting = list(batches)[::-1]
+        while waiting and not self.interrupt:
+            batch = waiting.pop()
+            if self._fits is not None and len(batch) > self._fits:
+                waiting += [batch[self._fits :], batch[: self._fits]]
+            elif not _fitted(run, batch):
+                if len(batch) == 1:
+                    raise InputError(
+                        f"not enough memory on {self.device} for a single sample; ask for a smaller one or free some"
+                    )
+                self._fits = len(batch) // 2
+                waiting.append(batch)
 
     @contextlib.contextmanager
     def _precision(self) -> Iterator[None]:
@@ -212,6 +273,51 @@ class _Watch:
         return changed
 
 
+_NO_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether it says that memory has run out, on whichever device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
+
+
+def _fitted(run: Callable[[list[int]], None], batch: list[int]) -> bool:
+    """Whether memory sufficed; outside of the handler, whose traceback would keep the tensors alive."""
+    try:
+        run(batch)
+        return True
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return False
+
+
+def _device(device: torch.device | str) -> torch.device:
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"device {str(device)!r} is not known to torch; use 'cpu' or 'cuda'") from error
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {str(device)!r} asked for, but torch finds no such CUDA device here; use 'cpu'")
+    return found
+
+
+def check_count(name: str, value: object) -> int:
+    """`value` as an int.
+
+    Raises:
+        InputError: it is not a whole number of at least 1.
+    """
+    number = _whole(value)
+    if number is None or number < 1:
+        raise InputError(f"{name} {value!r} is not allowed: a whole number, at least 1")
+    return number
+
+
 def check_seed(seed: int | None) -> int:
     """The seed, or a fresh one for None.
 
@@ -220,6 +326,34 @@ def check_seed(seed: int | None) -> int:
     """
     if seed is None:
         return torch.seed() & (2**63 - 1)
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+    number = _whole(seed)
+    if number is None or not 0 <= number < 2**63:
         raise InputError(f"seed {seed!r} is not allowed: a whole number from 0 to 2**63 - 1")
-    return seed
+    return number
+
+
+def check_indices(indices: Sequence[int] | None, num_samples: int) -> list[int]:
+    """The sample numbers, 0 to num_samples - 1 by default.
+
+    Raises:
+        InputError: not one a sample, or not whole numbers in [0, 2**63), each once.
+    """
+    if indices is None:
+        return list(range(num_samples))
+    numbers = [_whole(i) for i in indices]
+    if len(numbers) != num_samples:
+        raise InputError(f"indices: {len(numbers)} of them for {num_samples} samples; give one for each")
+    known = [i for i in numbers if i is not None and 0 <= i < 2**63]
+    if len(set(known)) != num_samples:
+        raise InputError("indices must be whole numbers from 0 to 2**63 - 1, each once")
+    return known
+
+
+def _whole(value: object) -> int | None:
+    """An int, NumPy's too; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None

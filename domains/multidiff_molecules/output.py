@@ -6,9 +6,11 @@ import csv
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 from rdkit import Chem, rdBase
@@ -40,15 +42,22 @@ class Sample:
     properties: Properties
 
 
-def write(molecules: Sequence[Molecule], indices: Sequence[int], folder: Path, recipe: Recipe) -> dict[str, object]:
+def write(
+    molecules: Iterable[Molecule],
+    indices: Iterable[int],
+    folder: Path,
+    recipe: Recipe,
+    records: list[dict[str, Any]] | None = None,
+) -> dict[str, object]:
     """Write molecules.sdf (the valid), rejected.xyz (the others), molecules.csv and molecules.png into `folder`.
 
     Each file replaces an older one at once or not at all; a molecule is valid as `chemistry.check` means it. An atom
-    of rejected.xyz without a finite position has `nan` there.
+    of rejected.xyz without a finite position has `nan` there. Molecules are looked at one after the other.
 
     Args:
         indices: the sample number of each molecule.
         recipe: checkpoint, settings, seed...; plain values, kept in each file (in the table: sample numbers only).
+        records: is given one of each sample, in their order: sample, atoms, valid, reason, smiles.
 
     Returns:
         counts: ``samples`` = ``valid`` + ``rejected``, and ``reasons``, a mapping reason -> number of rejected.
@@ -58,15 +67,25 @@ def write(molecules: Sequence[Molecule], indices: Sequence[int], folder: Path, r
         ValueError: not as many indices as molecules.
     """
     folder = writable_folder(folder)
-    samples = [_examine(i, molecule) for i, molecule in zip(indices, molecules, strict=True)]
-    valid = [s for s in samples if not s.reason]
-    rejected = [s for s in samples if s.reason]
-    _write_text(folder / SDF, "".join(sdf_record(s, recipe) for s in valid))
-    _write_text(folder / XYZ, "".join(xyz_record(s, recipe) for s in rejected))
-    _write_csv(folder / CSV, samples)
-    _write_png(folder / PNG, valid[:PICTURED], recipe)
-    reasons = dict(Counter(s.reason for s in rejected).most_common())
-    return {"samples": len(samples), "valid": len(valid), "rejected": len(rejected), "reasons": reasons}
+    reasons: Counter[str] = Counter()
+    pictured: list[Sample] = []
+    with ExitStack() as stack:
+        sdf, xyz, table = (_text_file(stack, folder / name) for name in (SDF, XYZ, CSV))
+        rows = csv.writer(table, lineterminator="\n")
+        rows.writerow(["sample", "smiles", "valid", "reason", *NAMES])
+        for index, molecule in zip(indices, molecules, strict=True):
+            sample = _examine(index, molecule)
+            reasons[sample.reason] += 1
+            (xyz if sample.reason else sdf).write((xyz_record if sample.reason else sdf_record)(sample, recipe))
+            rows.writerow(_row(sample))
+            if not sample.reason and len(pictured) < PICTURED:
+                pictured.append(sample)
+            if records is not None:
+                records.append(_record(sample))
+    _write_png(folder / PNG, pictured, recipe)
+    valid = reasons.pop("", 0)
+    rejected = reasons.total()
+    return {"samples": valid + rejected, "valid": valid, "rejected": rejected, "reasons": dict(reasons.most_common())}
 
 
 def _examine(index: int, molecule: Molecule) -> Sample:
@@ -117,18 +136,25 @@ def xyz_record(sample: Sample, recipe: Recipe) -> str:
     return f"{len(molecule)}\n{' '.join(f'{k}={v}' for k, v in comment.items())}\n{''.join(rows)}"
 
 
-def _write_text(path: Path, text: str) -> None:
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
+def _text_file(stack: ExitStack, path: Path) -> TextIO:
+    """Open until the stack is left, and then in the place of `path`."""
+    temporary = stack.enter_context(atomic_path(path))
+    return stack.enter_context(open(temporary, "w", encoding="utf-8", newline=""))
 
 
-def _write_csv(path: Path, samples: Sequence[Sample]) -> None:
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["sample", "smiles", "valid", "reason", *NAMES])
-        for s in samples:
-            known = [_cell(s.properties.get(name, "")) for name in NAMES]
-            rows.writerow([s.index, s.smiles, int(not s.reason), s.reason, *known])
+def _row(s: Sample) -> list[object]:
+    known = [_cell(s.properties.get(name, "")) for name in NAMES]
+    return [s.index, s.smiles, int(not s.reason), s.reason, *known]
+
+
+def _record(s: Sample) -> dict[str, Any]:
+    return {
+        "sample": s.index,
+        "atoms": len(s.molecule),
+        "valid": not s.reason,
+        "reason": s.reason,
+        "smiles": s.smiles,
+    }
 
 
 def _cell(value: float | int | str) -> float | int | str:

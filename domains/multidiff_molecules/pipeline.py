@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,71 +17,32 @@ from torch import Tensor
 
 from multidiff import checkpoint
 from multidiff.denoiser import NetworkDenoiser
-from multidiff.errors import InputError
-from multidiff.pipeline import Pipeline, Settings, StepCallback, check_seed
+from multidiff.errors import InputError, unknown
+from multidiff.pipeline import Pipeline, Settings, StepCallback, check_count, check_indices, check_seed
 from multidiff.process import Process
 from multidiff.random import Rng, fold
 from multidiff.schedule import SCHEDULES
 from multidiff.state import Parts
+from multidiff_molecules.generated import FILES, MoleculeOutput, restore, store
 from multidiff_molecules.molecule import Molecule
 from multidiff_molecules.representation import Vocabulary, decode, space
 
 if TYPE_CHECKING:
     from rdkit import Chem
 
-BATCH_SIZE = 64
+BATCH_SIZE = {"cpu": 64, "cuda": 512}
+OUTPUT_TYPES = ("molecules", "rdkit", "smiles")
 _SIZE_STREAM = 0x517E
 """Folded into the seed for the draw of the number of atoms, which must not move the noise."""
 
 
-@dataclass(frozen=True, eq=False)
-class MoleculeOutput:
-    """What a call gives.
-
-    Attributes:
-        molecules: as generated: atoms, charges, bonds, positions.
-        indices: the sample number of each.
-        failed: sample number -> the step at which its numbers stopped being finite.
-        recipe: checkpoint, settings and seed, enough to make the same molecules again.
-        network_calls: of the denoiser, for each molecule.
-    """
-
-    molecules: list[Molecule]
-    indices: list[int]
-    failed: dict[int, int]
-    recipe: dict[str, Any]
-    network_calls: int = field(default=0)
-
-    @cached_property
-    def mols(self) -> list[Chem.Mol | None]:
-        """RDKit molecules with a conformer; None where `chemistry.check` finds one invalid."""
-        from multidiff_molecules.chemistry import check
-
-        return [mol if not reason else None for mol, reason in map(check, self.molecules)]
-
-    @property
-    def smiles(self) -> list[str | None]:
-        """Canonical SMILES without explicit hydrogens; None where the molecule is not valid."""
-        from multidiff_molecules.chemistry import canonical_smiles
-
-        return [None if mol is None else canonical_smiles(mol) for mol in self.mols]
-
-    def save(self, folder: str | Path) -> dict[str, Any]:
-        """Write molecules.sdf, rejected.xyz, molecules.csv and molecules.png; returns the counts."""
-        from multidiff_molecules.output import write
-
-        return write(self.molecules, self.indices, Path(folder), self.recipe)
-
-    def _repr_png_(self) -> bytes:
-        """A grid of the valid ones, for notebooks."""
-        from multidiff_molecules.render import grid_png
-
-        cards = [(mol, smiles or "", "") for mol, smiles in zip(self.mols, self.smiles, strict=True) if mol is not None]
-        return grid_png(cards[:16])
-
-
 class MoleculePipeline(Pipeline):
     """Generates molecules: ``multidiff.load("molecules")(num_samples=16, seed=0)``."""
+
+    files = FILES
+    bytes_per_sample = 8000
+    store = staticmethod(store)
+    restore = staticmethod(restore)
 
     def __init__(
         self,
@@ -93,30 +56,28 @@ class MoleculePipeline(Pipeline):
         self.sizes = dict(sorted(sizes.items()))
 
     @classmethod
-    def from_checkpoint(cls, config: Mapping[str, Any], weights: Mapping[str, Tensor]) -> MoleculePipeline:
+    def from_checkpoint(
+        cls, config: Mapping[str, Any], weights: Mapping[str, Tensor], folder: Path = Path("checkpoint")
+    ) -> MoleculePipeline:
         """Build it from what a checkpoint folder holds.
 
         Raises:
             InputError: a key is missing or wrong, or the weights do not fit.
         """
-        where = Path("checkpoint")
-        path = where / checkpoint.CONFIG
-        spelled = checkpoint.require(config, "vocabulary", dict, path)
-        vocabulary = Vocabulary(
-            elements=tuple(checkpoint.require(spelled, "elements", list, path)),
-            charges=tuple(checkpoint.require(spelled, "charges", list, path)),
-            position_scale=float(checkpoint.require(spelled, "position_scale", (int, float), path)),
-        )
-        schedules = {entry.factory.__name__: entry.factory for entry in SCHEDULES.values()}
-        noise = checkpoint.build(checkpoint.require(config, "schedule", dict, path), schedules, path, "schedule")
         from multidiff_molecules import domain
 
-        network = checkpoint.build_module(
-            checkpoint.require(config, "network", dict, path), weights, domain.components, where
-        )
-        denoiser = NetworkDenoiser(network, Process(noise), vocabulary.predictions())
-        histogram = checkpoint.require(config, "sizes", dict, path)
-        return cls(denoiser, config, vocabulary, {int(n): int(count) for n, count in histogram.items()})
+        path = folder / checkpoint.CONFIG
+        vocabulary = _vocabulary(checkpoint.require(config, "vocabulary", dict, path), path)
+        schedules = {entry.factory.__name__: entry.factory for entry in SCHEDULES.values()}
+        noise = checkpoint.build(checkpoint.require(config, "schedule", dict, path), schedules, path, "schedule")
+        spec = checkpoint.require(config, "network", dict, path)
+        given = (spec.get("num_elements"), spec.get("num_charges", 3))
+        if given != (len(vocabulary.elements), len(vocabulary.charges)):
+            raise InputError(f"{path}: 'network' has {given} elements and charges, unlike 'vocabulary'")
+        sizes = _histogram(checkpoint.require(config, "sizes", dict, path), path)
+        _check_recommended(config, path)
+        network = checkpoint.build_module(spec, weights, domain.components, folder)
+        return cls(NetworkDenoiser(network, Process(noise), vocabulary.predictions()), config, vocabulary, sizes)
 
     def __call__(
         self,
@@ -143,11 +104,11 @@ class MoleculePipeline(Pipeline):
             num_inference_steps: of the solver; the checkpoint's recommendation by default.
             solver, grid: names as in `multidiff list solvers` and `grids`; the checkpoint's by default.
             solver_options: of the solver, such as ``{"eta": 0.5}`` of "ddim".
-            guidance_scale: 1; this checkpoint has no condition to be guided by.
+            guidance_scale: 1; others change nothing, as there is no condition to be guided by, and warn.
             seed: in [0, 2**63); drawn afresh by default, and kept in the recipe.
             indices: sample numbers; sample i of a seed is always the same molecule. 0, 1, 2... by default.
             generator: torch generators instead of a seed: one for all, or a list with one a sample.
-            batch_size: molecules at a time; changes the speed and nothing else.
+            batch_size: molecules at a time; changes the speed and nothing else; halved where memory does not suffice.
             callback_on_step_end: called as ``(pipe, step, t, kwargs)`` after each step, as in diffusers; kwargs holds
                 "latents" (the state) and "estimate" (of the clean one), and what it returns under "latents" is used.
             output_type: "molecules" for a `MoleculeOutput`, "rdkit" or "smiles" for a list (None where not valid).
@@ -155,50 +116,94 @@ class MoleculePipeline(Pipeline):
         Raises:
             InputError: an argument is not allowed; says which and why.
         """
-        check_count("num_samples", num_samples)
-        if output_type not in ("molecules", "rdkit", "smiles"):
-            raise InputError(f"output_type {output_type!r} is not allowed: 'molecules', 'rdkit' or 'smiles'")
-        if guidance_scale != 1.0:
-            raise InputError(f"guidance_scale {guidance_scale}: this checkpoint has no condition to guide by; use 1")
-        settings = self.settings(solver, grid, num_inference_steps, solver_options or {})
-        numbers = list(range(num_samples)) if indices is None else list(indices)
-        if len(numbers) != num_samples:
-            raise InputError(f"{len(numbers)} indices for {num_samples} samples; give one for each")
+        num_samples = check_count("num_samples", num_samples)
+        if output_type not in OUTPUT_TYPES:
+            raise unknown("output_type", output_type, OUTPUT_TYPES)
         if generator is not None and seed is not None:
             raise InputError("give seed or generator, not both")
-        base = _Draws(check_seed(seed) if generator is None else None, generator, num_samples)
-        sizes = self._sizes(num_atoms, base, numbers)
-        self.interrupt = False
-        made: dict[int, Molecule] = {}
-        failed: dict[int, int] = {}
-        for rows in _batches(sizes, batch_size or BATCH_SIZE, base.shared):
-            rng = base.rng([numbers[i] for i in rows], rows, self.device)
-            molecules, steps = self._batch([sizes[i] for i in rows], rng, settings, callback_on_step_end)
+        settings = self._settings(num_inference_steps, solver, grid, solver_options, guidance_scale)
+        numbers = check_indices(indices, num_samples)
+        draws = _Draws(check_seed(seed) if generator is None else None, generator, num_samples)
+        sizes = self._sizes(num_atoms, draws, numbers)
+        made: dict[int, tuple[Molecule, int]] = {}
+
+        def run(rows: list[int]) -> None:
+            rng = draws.rng([numbers[i] for i in rows], rows)
+            molecules = self._batch([sizes[i] for i in rows], rng, settings, callback_on_step_end)
             made.update(zip(rows, molecules, strict=True))
-            failed.update({numbers[i]: step for i, step in zip(rows, steps, strict=True) if step >= 0})
-            if self.interrupt:
-                break
-        kept = sorted(made)
+
+        self.interrupt = False
+        self.in_batches(_batches(sizes, self._batch_size(batch_size), draws.shared), run)
+        rows = sorted(made)
         output = MoleculeOutput(
-            molecules=[made[i] for i in kept],
-            indices=[numbers[i] for i in kept],
-            failed=failed,
-            recipe=self._recipe(settings, base.seed),
+            molecules=[made[i][0] for i in rows],
+            indices=[numbers[i] for i in rows],
+            failed={numbers[i]: made[i][1] for i in rows if made[i][1] >= 0},
+            recipe=self._recipe(settings, num_atoms, draws.seed),
             network_calls=self.network_calls(settings),
         )
         if output_type == "molecules":
             return output
         return output.mols if output_type == "rdkit" else output.smiles
 
+    # ------------------------------------------------------------------ for large jobs
+
+    def recipe(
+        self,
+        seed: int,
+        *,
+        num_atoms: int | None = None,
+        num_inference_steps: int | None = None,
+        solver: str | None = None,
+        grid: str | None = None,
+        guidance_scale: float = 1.0,
+    ) -> dict[str, Any]:
+        """What a call with these arguments is made with; raises what it would."""
+        settings = self._settings(num_inference_steps, solver, grid, None, guidance_scale)
+        if num_atoms is not None:
+            self._check_sizes([num_atoms], 1)
+        return self._recipe(settings, num_atoms, check_seed(seed))
+
+    def batches(
+        self, num_samples: int, seed: int, batch_size: int | None = None, *, num_atoms: int | None = None, **_: Any
+    ) -> list[list[int]]:
+        """The sample numbers of each batch of a call; one of them alone makes the same molecules."""
+        sizes = self._sizes(num_atoms, _Draws(seed, None, num_samples), range(num_samples))
+        return _batches(sizes, self._batch_size(batch_size), in_order=False)
+
+    # ------------------------------------------------------------------ within
+
+    def _settings(
+        self,
+        num_inference_steps: int | None,
+        solver: str | None,
+        grid: str | None,
+        solver_options: Mapping[str, Any] | None,
+        guidance_scale: float,
+    ) -> Settings:
+        if not (isinstance(guidance_scale, int | float) and math.isfinite(guidance_scale) and guidance_scale >= 0):
+            raise InputError(f"guidance_scale {guidance_scale!r} is not allowed: a finite number, 0 or more")
+        if guidance_scale != 1:
+            self.warn(
+                f"guidance scale {guidance_scale:g}: {self._this} has no condition to guide by; it changes nothing"
+            )
+        return self.settings(solver, grid, num_inference_steps, solver_options or {})
+
     def _batch(
         self, sizes: Sequence[int], rng: Rng, settings: Settings, callback: StepCallback | None
-    ) -> tuple[list[Molecule], list[int]]:
+    ) -> list[tuple[Molecule, int]]:
+        """Each molecule with the step at which it was not finite, or -1."""
         where = space(torch.tensor(sizes, device=self.device), max(sizes))
         state, failed = self.draw(
             self._blank(len(sizes), max(sizes)), rng, settings, space=where, callback_on_step_end=callback
         )
         assert isinstance(state, Parts)
-        return decode(self.vocabulary, state, sizes), failed.tolist()
+        steps = failed.tolist()
+        molecules = decode(self.vocabulary, state, sizes)
+        return [(m if step < 0 else _lost(m), step) for m, step in zip(molecules, steps, strict=True)]
+
+    def _batch_size(self, asked: int | None) -> int:
+        return BATCH_SIZE.get(self.device.type, 64) if asked is None else check_count("batch_size", asked)
 
     def _blank(self, batch: int, atoms: int) -> Parts:
         """Zeros of the shape of a state."""
@@ -211,37 +216,72 @@ class MoleculePipeline(Pipeline):
             bonds=zeros.new_zeros(batch, atoms, atoms, 4),
         )
 
-    def _sizes(self, num_atoms: int | Sequence[int] | None, base: _Draws, numbers: Sequence[int]) -> list[int]:
+    def _sizes(self, num_atoms: int | Sequence[int] | None, draws: _Draws, numbers: Sequence[int]) -> list[int]:
         if num_atoms is not None:
-            asked = [num_atoms] * len(numbers) if isinstance(num_atoms, int) else list(num_atoms)
+            one = isinstance(num_atoms, int | np.integer)
+            asked = [num_atoms] * len(numbers) if one else list(num_atoms)  # type: ignore[arg-type]
             return self._check_sizes(asked, len(numbers))
         counts = np.array(list(self.sizes.values()), np.float64)
         edges = np.cumsum(counts) / counts.sum()
-        drawn = np.searchsorted(edges, base.uniform(numbers).numpy(), side="right").clip(max=len(edges) - 1)
+        drawn = np.searchsorted(edges, draws.uniform(numbers), side="right").clip(max=len(edges) - 1)
         return np.array(list(self.sizes))[drawn].tolist()
 
-    def _check_sizes(self, asked: list[int], samples: int) -> list[int]:
+    def _check_sizes(self, asked: Sequence[Any], samples: int) -> list[int]:
         if len(asked) != samples:
             raise InputError(f"num_atoms: {len(asked)} numbers for {samples} samples; give one, or one for each")
+        sizes = [check_count("num_atoms", n) for n in asked]
         low, high = min(self.sizes), max(self.sizes)
-        for n in asked:
-            check_count("num_atoms", n)
-            if n > 2 * high:
-                raise InputError(f"num_atoms {n} is far beyond the {high} that {self.name} was trained on")
+        if max(sizes) > 2 * high:
+            raise InputError(f"num_atoms {max(sizes)} is far beyond what {self._this} was trained on: {low} to {high}")
+        for n in (min(sizes), max(sizes)):
             if not low <= n <= high:
-                self.warn(f"{n} atoms: {self.name or 'this checkpoint'} was trained on {low} to {high}")
-        return asked
+                self.warn(f"{n} atoms: {self._this} was trained on {low} to {high}")
+        return sizes
 
-    def _recipe(self, settings: Settings, seed: int | None) -> dict[str, Any]:
-        recipe: dict[str, Any] = {
-            "checkpoint": self.name,
-            "sha256": self.config.get("sha256", ""),
-            "solver": settings.solver,
-            "grid": settings.grid,
-            "num_inference_steps": settings.num_inference_steps,
-            **({"solver_options": dict(settings.options)} if settings.options else {}),
-        }
+    def _recipe(self, settings: Settings, num_atoms: int | Sequence[int] | None, seed: int | None) -> dict[str, Any]:
+        recipe = {"checkpoint": self.name, "sha256": self.config.get("sha256", "")} | settings.recipe()
+        if num_atoms is not None:
+            recipe["num_atoms"] = np.asarray(num_atoms).tolist()
+        if self.autocast is not None:
+            recipe["dtype"] = str(self.autocast).removeprefix("torch.")
         return recipe if seed is None else {**recipe, "seed": seed}
+
+
+def _vocabulary(spelled: Mapping[str, Any], path: Path) -> Vocabulary:
+    elements, charges = (_integers(spelled, key, path) for key in ("elements", "charges"))
+    scale = float(checkpoint.require(spelled, "position_scale", (int, float), path))
+    if not (math.isfinite(scale) and scale > 0):
+        raise InputError(f"{path}: 'position_scale' must be above 0, not {scale}")
+    return Vocabulary(elements, charges, scale)
+
+
+def _integers(spelled: Mapping[str, Any], key: str, path: Path) -> tuple[int, ...]:
+    values = checkpoint.require(spelled, key, list, path)
+    if not values or not all(type(value) is int and abs(value) < 119 for value in values):
+        raise InputError(f"{path}: {key!r} must be a list of small integers")
+    return tuple(values)
+
+
+def _histogram(sizes: Mapping[str, Any], path: Path) -> dict[int, int]:
+    """Number of atoms -> how many molecules of that size it was trained on."""
+    numbers = all(re.fullmatch(r"[1-9]\d{0,3}", n) for n in sizes)
+    if not sizes or not numbers or not all(type(count) is int and count > 0 for count in sizes.values()):
+        raise InputError(f"{path}: 'sizes' must map numbers of atoms to numbers of molecules")
+    return {int(n): count for n, count in sizes.items()}
+
+
+def _check_recommended(config: Mapping[str, Any], path: Path) -> None:
+    known = checkpoint.require(config, "recommended", dict, path)
+    checkpoint.require(known, "solver", str, path)
+    checkpoint.require(known, "num_inference_steps", int, path)
+    steps = known.get("steps_range", [1, 1])
+    if not (isinstance(steps, list) and len(steps) == 2 and all(type(n) is int for n in steps)):
+        raise InputError(f"{path}: 'steps_range' must be a list of two integers")
+
+
+def _lost(molecule: Molecule) -> Molecule:
+    """Numbers that were not finite on the way have no end that could be trusted."""
+    return replace(molecule, positions=np.full_like(molecule.positions, np.nan))
 
 
 class _Draws:
@@ -250,48 +290,47 @@ class _Draws:
     def __init__(self, seed: int | None, generator: Any, samples: int) -> None:
         self.seed, self.generator = seed, generator
         self.shared = isinstance(generator, torch.Generator)
+        self._started: dict[int, Tensor] = {}
         if generator is not None and not self.shared and len(generator) != samples:
             raise InputError(f"generator: a list of {len(generator)} for {samples} samples; give one for each")
 
-    def rng(self, numbers: Sequence[int], rows: Sequence[int], device: torch.device) -> Rng:
-        """The streams of one batch."""
-        if self.seed is not None:
-            return Rng(self.seed, numbers, device)
-        return Rng.of(self.generator if self.shared else [self.generator[i] for i in rows])
+    def rng(self, numbers: Sequence[int], rows: Sequence[int]) -> Rng:
+        """The streams of one batch; asked again for the same rows, they start as they did.
 
-    def uniform(self, numbers: Sequence[int]) -> Tensor:
+        Those of a seed are on the CPU, so that every device makes the same molecules.
+        """
+        if self.seed is not None:
+            return Rng(self.seed, numbers)
+        for i, generator in zip(rows, self._generators(rows), strict=False):
+            if i in self._started:
+                generator.set_state(self._started[i])
+            self._started[i] = generator.get_state()
+        return Rng.of(self.generator if self.shared else self._generators(rows))
+
+    def _generators(self, rows: Sequence[int]) -> list[torch.Generator]:
+        return [self.generator] if self.shared else [self.generator[i] for i in rows]
+
+    def uniform(self, numbers: Sequence[int]) -> np.ndarray:
         """One number in [0, 1) a sample, for its size."""
         if self.seed is not None:
-            return Rng(fold(self.seed, _SIZE_STREAM), numbers).uniform(len(numbers))
-        return Rng.of(self.generator).uniform(len(numbers))
+            start = fold(self.seed, _SIZE_STREAM)
+            return np.array([fold(start, i) for i in numbers], np.float64) / 2**63
+        return Rng.of(self.generator).uniform(len(numbers)).numpy()
 
 
 def _batches(sizes: Sequence[int], batch_size: int, in_order: bool) -> list[list[int]]:
-    """Rows of each batch: molecules of like size together, so that little is padding."""
-    check_count("batch_size", batch_size)
-    rows = list(range(len(sizes))) if in_order else sorted(range(len(sizes)), key=lambda i: (sizes[i], i))
-    return [rows[i : i + batch_size] for i in range(0, len(rows), batch_size)]
-
-
-def check_count(name: str, value: object) -> None:
-    """Raise InputError unless `value` is a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise InputError(f"{name} {value!r} is not allowed: a whole number, at least 1")
+    """Rows of each batch: molecules of like size together, so that little is padding, and the largest first."""
+    rows = list(range(len(sizes))) if in_order else sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
+    batches = -(-len(rows) // batch_size)
+    edges = [len(rows) * k // batches for k in range(batches + 1)]
+    return [rows[a:b] for a, b in itertools.pairwise(edges)]
 
 
 def generate_arguments(parser: argparse.ArgumentParser) -> None:
     """Options that molecules add to `multidiff generate`."""
+    from multidiff.cli.options import whole
+
     parser.add_argument(
-        "--num-atoms", type=_whole, metavar="N", help="atoms of each molecule, hydrogens included (default: as trained)"
+        "--num-atoms", type=whole(1), metavar="N", help="of each molecule, hydrogens included (default: as trained)"
     )
     parser.add_argument("--grid", metavar="NAME", help="see 'multidiff list grids' (default: the checkpoint's)")
-
-
-def _whole(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return value

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import sys
 import time
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,6 +52,7 @@ def run(command: str, args: list[str]) -> int:
         if value is not None:
             call[name] = value
 
+    started = time.perf_counter()
     from multidiff import checkpoint, files
 
     out = files.writable_folder(parsed.out)
@@ -56,21 +61,32 @@ def run(command: str, args: list[str]) -> int:
     if made_for != domain.name:
         raise InputError(f"{folder} is a checkpoint for {made_for}; use 'multidiff generate {made_for}'")
 
-    started = time.perf_counter()
     from multidiff import generation, load
 
     device = _device(parsed.device)
-    pipe = load(folder).to(device)
-    generation.run_job(
-        pipe,
-        out,
-        num_samples=parsed.num_samples,
-        seed=parsed.seed,
-        batch_size=parsed.batch_size,
-        call=call,
-        load_seconds=time.perf_counter() - started,
-    )
-    return 0
+    with _one_line_warnings():
+        pipe = load(folder).to(device)
+        return generation.run_job(
+            pipe,
+            out,
+            num_samples=parsed.num_samples,
+            seed=parsed.seed,
+            batch_size=parsed.batch_size,
+            call=call,
+            load_seconds=time.perf_counter() - started,
+        )
+
+
+@contextlib.contextmanager
+def _one_line_warnings() -> Iterator[None]:
+    """Show what concerns the user's settings, a line each; what libraries say to programmers is not for here."""
+    from multidiff.pipeline import SettingWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", SettingWarning)
+        warnings.showwarning = lambda message, *_, **__: print(f"multidiff: warning: {message}", file=sys.stderr)
+        yield
 
 
 def _parser(domain: domains.Domain | None) -> options.Parser:
