@@ -6,7 +6,7 @@ The target is F = p x0 + q eps. With x_t = alpha x0 + sigma eps that gives
 
 for epsilon (p, q) = (0, 1), x0 (1, 0), v (-sigma, alpha), flow (-1, 1). EDM (Karras et al. 2022, section 5) is the pair
 that keeps input and target at unit variance for data of unit deviation; on a variance-preserving schedule it is v.
-`Categorical` is the odd one: F are logits over a code book and x0 is the expected code.
+`Categorical` is the odd one: F are logits over a code book, added to what the noisy code says by itself.
 """
 
 from __future__ import annotations
@@ -63,14 +63,21 @@ class Prediction:
         return (sigma / (alpha * q - sigma * p)).abs()
 
 
+_STRONGEST = 1e4
+"""Of the evidence of a noisy code: far beyond certainty, and finite at the clean end."""
+
 KINDS = ("epsilon", "x0", "v", "flow", "edm")
 
 
 class Categorical:
-    """F are logits over K classes; the estimate of x0 is the expected code, which minimises the squared error too.
+    """F are logits over K classes, on top of what the noisy code itself says; x0 is the expected code.
+
+    p(class | x_t) is a prior from the surroundings times the likelihood N(x_t; alpha code, sigma^2) of the noisy code.
+    The likelihood is known exactly, so the network is left with the prior: near the clean end, where the noisy code
+    alone decides, it cannot be wrong however little it has learned. The expected code minimises the squared error.
 
     Args:
-        codes: (K, C) code of each class.
+        codes: (K, C) code of each class, all of one length.
     """
 
     kind = "categorical"
@@ -78,9 +85,17 @@ class Categorical:
     def __init__(self, codes: Tensor) -> None:
         self.codes = codes
 
+    def logits(self, output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """log p(class | x_t) up to a constant: F + (alpha / sigma^2) <x_t, code>; float32."""
+        strength = (alpha / sigma.square()).clamp(max=_STRONGEST).to(x.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            return output.float() + (strength * (x @ self.codes.to(x).T)).float()
+
     def x0(self, output: Tensor, x: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """The expected code: softmax of the logits times the code book."""
-        return output.softmax(-1, dtype=torch.float32).to(x.dtype) @ self.codes.to(x)
+        """The expected code under `logits`."""
+        share = self.logits(output, x, alpha, sigma).softmax(-1).to(x.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            return share @ self.codes.to(x)
 
     def classes(self, x: Tensor) -> Tensor:
         """The class whose code is nearest, (..., C) -> (...) int64."""

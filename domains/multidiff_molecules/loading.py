@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -66,15 +67,13 @@ class MoleculeData(lightning.LightningDataModule):
     def test_dataloader(self) -> Loader:
         return self._loader(TEST)
 
-    def predict_dataloader(self) -> list[list[int]]:
-        """Sample numbers, a batch at a time."""
-        numbers = list(range(self.num_samples))
-        return [numbers[i : i + self.batch_size] for i in range(0, len(numbers), self.batch_size)]
+    def predict_dataloader(self) -> Numbers:
+        return Numbers(self.num_samples, self.batch_size)
 
     def _loader(self, split: int, consumed: Callable[[], int] | None = None) -> Loader:
         assert self.trainer is not None
         held, training = self.buckets[split], consumed is not None
-        order = BatchOrder([len(b) for b in held], self.batch_size, self.seed, shuffle=training, drop_last=training)
+        order = BatchOrder([len(b) for b in held], self.batch_size, self.seed, drop_last=training)
         module = self._module()
         part = (self.trainer.global_rank, self.trainer.world_size)
         return Loader([b.to(module.device) for b in held], order, module.vocabulary, consumed, part)
@@ -83,6 +82,21 @@ class MoleculeData(lightning.LightningDataModule):
         """The module being trained, which says what can be spelled and is told the sizes."""
         assert self.trainer is not None
         return self.trainer.lightning_module
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Sample numbers, a batch at a time."""
+
+    total: int
+    batch_size: int
+
+    def __len__(self) -> int:
+        return -(-self.total // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for first in range(0, self.total, self.batch_size):
+            yield list(range(first, min(first + self.batch_size, self.total)))
 
 
 class Loader:

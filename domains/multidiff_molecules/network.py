@@ -60,7 +60,10 @@ class MoleculeNetwork(nn.Module):
         self.layers = nn.ModuleList(Layer(width, vectors, pair_width, heads, radial) for _ in range(layers))
         self.atom_head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, num_elements + num_charges))
         self.bond_head = nn.Sequential(
-            nn.LayerNorm(pair_width), nn.Linear(pair_width, pair_width), nn.SiLU(), nn.Linear(pair_width, num_bonds)
+            nn.LayerNorm(pair_width, elementwise_affine=False),
+            nn.Linear(pair_width, pair_width),
+            nn.SiLU(),
+            nn.Linear(pair_width, num_bonds),
         )
         self.classes = (num_elements, num_charges)
 
@@ -88,7 +91,7 @@ class MoleculeNetwork(nn.Module):
         scalars, vectors, pair = self._embed(x, estimate, previous, pair_mask)
         scalars = scalars + noise[:, None]
         start, moved = estimate, torch.zeros_like(estimate)
-        hidden = (~mask)[:, None, None, :] * torch.tensor(-1e4, dtype=pair.dtype)
+        hidden = (~mask)[:, None, None, :] * -1e4
         for layer in self.layers:
             geometry = self._geometry(estimate, pair_mask, pair.dtype)
             scalars, vectors, pair, move = layer(scalars, vectors, pair, noise, geometry, hidden)
@@ -103,8 +106,9 @@ class MoleculeNetwork(nn.Module):
     @torch.no_grad()
     def _geometry(self, estimate: Tensor, pair_mask: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         direction, distance = _distances(estimate)
-        direction = direction * (pair_mask[..., None] / math.sqrt(_TYPICAL_ATOMS))
-        return direction.transpose(-1, -2).to(dtype), self.radial(distance).to(dtype)
+        ways = torch.cat([direction, torch.ones_like(direction[..., :1])], -1)
+        ways = ways * (pair_mask[..., None] / math.sqrt(_TYPICAL_ATOMS))
+        return ways.transpose(-1, -2).to(dtype), self.radial(distance).to(dtype)
 
     def _embed(
         self, x: Parts, estimate: Tensor, previous: State | None, pair_mask: Tensor
@@ -149,7 +153,7 @@ class Layer(nn.Module):
         self.attention_out = nn.Linear(width, width)
         self.vector_values = nn.Linear(vectors, vectors, bias=False)
         self.vector_mix = nn.Linear(vectors, 4 * vectors, bias=False)
-        self.expand = nn.Linear(width + 3 * vectors, 4 * width)
+        self.expand = nn.Linear(width + 4 * vectors, 4 * width)
         self.contract = nn.Linear(4 * width, width + 2 * vectors)
         self.move = nn.Linear(vectors, 1, bias=False)
         for last in (self.pair_out, self.attention_out, self.contract, self.modulate, self.move):
@@ -168,20 +172,21 @@ class Layer(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Scalars (B, N, S), vectors (B, N, 3, V), pairs (B, N, N, P) -> the same, and a move (B, N, 3)."""
         scale_a, shift_a, scale_f, shift_f = self.modulate(F.silu(noise))[:, None].chunk(4, -1)
-        direction, radial = geometry
+        ways, radial = geometry
         normed = _rms(vectors)
 
         h = _norm(scalars) * (1 + scale_a) + shift_a
-        pair = pair + self._pair_step(h, normed, pair, radial)
+        pair = self._pair_step(h, normed, pair, radial)
         bias, along = self.pair_to_bias(pair).split([self.heads, vectors.shape[-1]], -1)
         passed, carried = self._attention(h, normed, bias, mask)
         scalars = scalars + self.attention_out(passed)
-        vectors = vectors + carried + direction.to(along.dtype) @ along
+        pulled, total = (ways.to(along.dtype) @ along).split([3, 1], 2)
+        vectors = vectors + carried + pulled
 
         h = _norm(scalars) * (1 + scale_f) + shift_f
         a, b, c, own = self.vector_mix(_rms(vectors)).float().chunk(4, -1)
         cross = _cross(a, b)
-        invariants = torch.cat([(a * b).sum(2), (cross * c).sum(2), (own * own).sum(2)], -1)
+        invariants = torch.cat([(a * b).sum(2), (cross * c).sum(2), (own * own).sum(2), total.float()[:, :, 0]], -1)
         out = self.contract(F.silu(self.expand(torch.cat([h, invariants.to(h.dtype)], -1))))
         change, gate, twist = out.split([h.shape[-1], own.shape[-1], own.shape[-1]], -1)
         vectors = vectors + gate[:, :, None] * own + twist[:, :, None] * cross
@@ -191,18 +196,19 @@ class Layer(nn.Module):
     def _pair_step(self, h: Tensor, vectors: Tensor, pair: Tensor, radial: Tensor) -> Tensor:
         batch, n = vectors.shape[:2]
         arms = self.angle(vectors).view(batch, n, 3, self.heads, -1).permute(0, 3, 1, 2, 4).flatten(3)
-        inner = (arms @ arms.transpose(-1, -2)).permute(0, 2, 3, 1)
+        inner = (arms @ arms.transpose(-1, -2)).permute(0, 2, 3, 1).contiguous()
         ends = self.pair_from_atoms(h)
         z = self.pair_in(torch.cat([pair, radial, inner.to(pair.dtype)], -1))
-        z = z.add_(ends[:, :, None]).add_(ends[:, None])
-        return self.pair_out(F.silu(z))
+        z = z.add_(_rows(ends)).add_(ends[:, None])
+        return self.pair_out(F.silu(z)).add_(pair)
 
     def _attention(self, h: Tensor, vectors: Tensor, bias: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         batch, n, width = h.shape
         q, k, v = self.qkv(h).view(batch, n, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         arrows = self.vector_values(vectors).view(batch, n, 3, self.heads, -1).permute(0, 3, 1, 2, 4).flatten(3)
-        logits = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + (bias.permute(0, 3, 1, 2) + mask)
-        weights = logits.softmax(-1).to(v.dtype)
+        bias = bias.permute(0, 3, 1, 2).reshape(-1, n, n)
+        logits = torch.baddbmm(bias, q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), alpha=q.shape[-1] ** -0.5)
+        weights = (logits.view(batch, self.heads, n, n).float() + mask).softmax(-1).to(v.dtype)
         out = weights @ torch.cat([v, arrows], -1)
         passed, carried = out.split([v.shape[-1], arrows.shape[-1]], -1)
         carried = carried.unflatten(-1, (3, -1)).permute(0, 2, 3, 1, 4).reshape(vectors.shape)
@@ -230,6 +236,12 @@ class RadialBasis(nn.Module):
         """(...,) distances, in units of the data's deviation -> (..., size)."""
         offset = (distance.log() * self.sharpness)[..., None] - self.centres * self.sharpness
         return offset.mul_(0.5).square_().neg_().add_(1).relu_().square_()
+
+
+def _rows(ends: Tensor) -> Tensor:
+    """(B, N, P) -> (B, N, N, P), the row's own; written out for bf16, where the CPU broadcasts at a third of the speed."""
+    rows = ends[:, :, None]
+    return rows if ends.dtype == torch.float32 else rows.expand(-1, -1, ends.shape[1], -1).contiguous()
 
 
 def _cross(a: Tensor, b: Tensor) -> Tensor:

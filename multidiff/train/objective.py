@@ -110,7 +110,9 @@ def part_error(
     """
     if isinstance(prediction, Categorical):
         classes = prediction.classes(x0)
-        entropy = F.cross_entropy(output.flatten(0, -2), classes.flatten(), reduction="none").view(classes.shape)
+        alpha, sigma = expand_to(alpha.float(), x0), expand_to(sigma.float(), x0)
+        logits = prediction.logits(output, alpha * x0 + sigma * eps, alpha, sigma)
+        entropy = F.cross_entropy(logits.flatten(0, -2), classes.flatten(), reduction="none").view(classes.shape)
         return entropy[..., None] * expand_to(weight, x0)
     scale = prediction.error_scale(alpha, sigma).square() * weight
     target = prediction.target(x0, eps, expand_to(alpha, x0), expand_to(sigma, x0))

@@ -80,6 +80,25 @@ def test_one_schedule_a_part_is_told_to_the_network():
     torch.testing.assert_close(result["b"], torch.full((2, 4, 5), 0.2))
 
 
+def test_a_categorical_part_without_prior_is_bayes_rule():
+    """With F = log prior the estimate is the exact posterior mean of a code in Gaussian noise."""
+    codes, prior = torch.eye(3, dtype=torch.float64) - 1 / 3, torch.tensor([0.2, 0.5, 0.3], dtype=torch.float64)
+    x = torch.randn(50, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    alpha, sigma = torch.tensor(0.8, dtype=torch.float64), torch.tensor(0.6, dtype=torch.float64)
+    likelihood = torch.stack([torch.exp(-(x - alpha * c).square().sum(-1) / (2 * sigma**2)) for c in codes], -1)
+    posterior = likelihood * prior / (likelihood * prior).sum(-1, keepdim=True)
+    found = Categorical(codes).x0(prior.log().expand(50, 3), x, alpha, sigma)
+    torch.testing.assert_close(found, posterior @ codes, atol=1e-6, rtol=1e-6)
+
+
+def test_a_categorical_part_is_certain_at_the_clean_end():
+    codes = torch.eye(4) - 1 / 4
+    noise = 1e-3 * torch.randn(4, 4, generator=torch.Generator().manual_seed(0))
+    alpha, sigma = torch.tensor(1.0), torch.tensor(1e-3)
+    wrong = -5 * torch.eye(4)
+    torch.testing.assert_close(Categorical(codes).x0(wrong, codes + noise, alpha, sigma), codes)
+
+
 def test_unknown_kind():
     with pytest.raises(InputError, match="did you mean 'epsilon'"):
         Prediction("epsilom")
