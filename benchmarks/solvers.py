@@ -117,9 +117,8 @@ def grids(p: Problem) -> None:
             print(f"  {calls:3} calls, {label:28} {found[1].split(' on ')[0]:9} {found[0]:.4f}")
     for calls, (error, name) in best.items():
         own = ours(p, solver.Angular(), grid.Quadratic(), calls)
-        print(
-            f"{calls} calls: angular3 on quadratic {own:.4f}; diffusers' best, {name}: {error:.4f}; ratio {own / error:.2f}"
-        )
+        best_of_theirs = f"diffusers' best, {name}: {error:.4f}"
+        print(f"{calls} calls: angular3 on quadratic {own:.4f}; {best_of_theirs}; ratio {own / error:.2f}")
 
 
 def main() -> None:
