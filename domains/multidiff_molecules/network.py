@@ -116,24 +116,18 @@ class MoleculeNetwork(nn.Module):
         atoms = [x["atoms"], x["charges"]]
         pairs = [x["bonds"], self.radial(_distances(estimate)[1])]
         vectors = [x["positions"]]
-        if self.self_conditioning:
-            atoms += [
-                torch.zeros_like(a) if previous is None else previous[n] for n, a in zip(_NODE, atoms, strict=True)
-            ]
-            if previous is None:
-                pairs += [torch.zeros_like(p) for p in pairs]
-                vectors += [torch.zeros_like(x["positions"])]
-            else:
-                assert isinstance(previous, Parts)
-                pairs += [previous["bonds"], self.radial(_distances(previous["positions"])[1])]
-                vectors += [previous["positions"]]
+        if self.self_conditioning and isinstance(previous, Parts):
+            atoms += [previous["atoms"], previous["charges"]]
+            pairs += [previous["bonds"], self.radial(_distances(previous["positions"])[1])]
+            vectors += [previous["positions"]]
+        elif self.self_conditioning:
+            atoms, pairs, vectors = ([*seen, *map(torch.zeros_like, seen)] for seen in (atoms, pairs, vectors))
         scalars = self.embed_atoms(torch.cat(atoms, -1))
         pair = self.embed_pairs(torch.cat([p.to(x["bonds"].dtype) for p in pairs], -1))
         stacked = torch.stack([v.float() for v in vectors], -1)
         return scalars, self.embed_vectors(stacked), pair * pair_mask[..., None]
 
 
-_NODE = ("atoms", "charges")
 _NOISE_FEATURES = 33
 
 
@@ -229,7 +223,9 @@ class RadialBasis(nn.Module):
     def __init__(self, size: int = 16, shortest: float = 0.25, longest: float = 7.0) -> None:
         super().__init__()
         self.size = size
-        self.register_buffer("centres", torch.linspace(math.log(shortest), math.log(longest), size), persistent=False)
+        # On the CPU even where a checkpoint is only sketched: linspace on "meta" imports sympy, a third of a second.
+        centres = torch.linspace(math.log(shortest), math.log(longest), size, device="cpu")
+        self.register_buffer("centres", centres, persistent=False)
         self.sharpness = (size - 1) / math.log(longest / shortest)
 
     def forward(self, distance: Tensor) -> Tensor:
@@ -239,7 +235,7 @@ class RadialBasis(nn.Module):
 
 
 def _rows(ends: Tensor) -> Tensor:
-    """(B, N, P) -> (B, N, N, P), the row's own; written out for bf16, where the CPU broadcasts at a third of the speed."""
+    """(B, N, P) -> (B, N, N, P), the row's own; written out in bf16, where a CPU broadcasts at a third of the speed."""
     rows = ends[:, :, None]
     return rows if ends.dtype == torch.float32 else rows.expand(-1, -1, ends.shape[1], -1).contiguous()
 
