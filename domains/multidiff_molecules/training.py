@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from multidiff.denoiser import NetworkDenoiser
+from multidiff.errors import InputError
 from multidiff.lightning.callbacks import run_folder
 from multidiff.lightning.exporting import averaged
 from multidiff.lightning.module import DiffusionModule
@@ -70,12 +71,17 @@ class MoleculeModule(DiffusionModule):
         ema_decay: float = 0.999,
         seed: int = 0,
     ) -> None:
+        if width % heads or vectors % heads:
+            raise InputError(f"width {width} and vectors {vectors} must be multiples of heads {heads}")
         vocabulary = Vocabulary(tuple(elements), tuple(charges), position_scale)
         network = MoleculeNetwork(
             len(elements), len(charges), width=width, vectors=vectors, pair_width=pair_width, layers=layers, heads=heads
         )
         factors = {
-            "positions": positions_weight, "atoms": atoms_weight, "charges": charges_weight, "bonds": bonds_weight,
+            "positions": positions_weight,
+            "atoms": atoms_weight,
+            "charges": charges_weight,
+            "bonds": bonds_weight,
         }
         super().__init__(
             NetworkDenoiser(network, Process(Cosine()), vocabulary.predictions()),

@@ -41,7 +41,7 @@ class Checkpoints(Checkpoint):
             raise InputError(f"checkpoints.every_n_steps {every_n_steps} is not allowed: at least 1")
         self.every_n_steps, self.folder = every_n_steps, folder
         self.last = Path(LAST)
-        self.saved_at = -1
+        self.saved_at, self.due = -1, False
         self.signals = _Signals()
 
     def setup(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule, stage: str) -> None:
@@ -63,13 +63,22 @@ class Checkpoints(Checkpoint):
         if trainer.fit_loop._should_accumulate():
             return
         self._check_finite(trainer, pl_module)
+        self.due |= trainer.global_step % self.every_n_steps == 0 or 0 <= trainer.max_steps <= trainer.global_step
+        # Lightning miscounts epochs when it resumes from the last batch of one; what is due there waits for its end.
+        if not trainer.fit_loop.epoch_loop._num_ready_batches_reached():
+            self._act(trainer)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        self._act(trainer)
+
+    def _act(self, trainer: lightning.Trainer) -> None:
         stop = self._stop_signal(trainer)
-        if stop or trainer.global_step % self.every_n_steps == 0 or _ends(trainer):
+        if stop or self.due:
             self._save(trainer)
         if stop:
             self._stop(trainer, stop)
 
-    def on_train_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+    def on_fit_end(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
         """Save if that is not done, and write the averaged weights as a checkpoint folder."""
         if _trial(trainer) or trainer.global_step == 0:
             return
@@ -88,7 +97,7 @@ class Checkpoints(Checkpoint):
     def _save(self, trainer: lightning.Trainer) -> None:
         if self.saved_at != trainer.global_step and not _trial(trainer):
             trainer.save_checkpoint(self.last)
-            self.saved_at = trainer.global_step
+            self.saved_at, self.due = trainer.global_step, False
 
     def _stop_signal(self, trainer: lightning.Trainer) -> int:
         """The signal that asks to stop, or 0; the same answer on every rank."""
@@ -99,8 +108,10 @@ class Checkpoints(Checkpoint):
 
     def _stop(self, trainer: lightning.Trainer, number: int) -> None:
         what = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
-        _say(f"{what}: stopped after step {trainer.global_step}, nothing is lost; "
-             f"go on with the same command and --ckpt_path {self.last}")
+        _say(
+            f"{what}: stopped after step {trainer.global_step}, nothing is lost; "
+            f"go on with the same command and --ckpt_path {self.last}"
+        )
         raise SystemExit(128 + number)
 
     def _check_finite(self, trainer: lightning.Trainer, module: Any) -> None:
@@ -125,15 +136,6 @@ def run_folder(trainer: lightning.Trainer) -> Path:
 
 def _trial(trainer: lightning.Trainer) -> bool:
     return bool(getattr(trainer, "fast_dev_run", False))
-
-
-def _ends(trainer: lightning.Trainer) -> bool:
-    """Whether this batch is the last of the run."""
-    loop = trainer.fit_loop
-    if 0 <= loop.max_steps <= trainer.global_step:
-        return True
-    epochs = -1 if loop.max_epochs is None else loop.max_epochs
-    return 0 <= epochs <= trainer.current_epoch + 1 and loop.epoch_loop._num_ready_batches_reached()
 
 
 def _say(line: str) -> None:

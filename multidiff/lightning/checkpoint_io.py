@@ -16,6 +16,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from multidiff.errors import InputError
 from multidiff.files import atomic_path
+from multidiff.lightning.exporting import read
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -37,6 +38,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 temporary.write_bytes(buffer.getbuffer())
         except (OSError, InputError) as error:
             raise _explain(error, target, buffer.getbuffer().nbytes) from error
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> Any:
+        """Read a checkpoint onto the CPU, or where `map_location` says; nothing in it runs.
+
+        Raises:
+            InputError: it is missing, damaged or holds more than plain values.
+        """
+        return read(path, map_location or "cpu")
 
 
 def _explain(error: OSError | InputError, target: Path, size: int) -> InputError:

@@ -24,6 +24,8 @@ def run(command: str, args: list[str]) -> int:
     Raises:
         InputError: an option, a key or a value in the YAML, the data set or the checkpoint cannot be used.
     """
+    if not any(token.startswith(("--config", "-c", "-h", "--help", "--print_config")) for token in args):
+        raise InputError(f"{command} needs --config FILE.yaml or the name of a recipe ('multidiff list recipes')")
     _quiet()
     try:
         _cli(command)(
@@ -60,7 +62,10 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """As Lightning's, without its warning that the arguments were handed over."""
-        self.config = parser.parse_args(args)
+        try:
+            self.config = parser.parse_args(args)
+        except InputError as error:
+            raise InputError(messages.shorten(str(error), messages.keys(parser))) from error
 
     def _parse_ckpt_path(self) -> None:
         """The settings are those of the YAML and the command line; a checkpoint brings weights and the state alone."""
@@ -108,8 +113,8 @@ def _quiet() -> None:
         r".*lr_scheduler.step\(\)` before `optimizer.step\(\)`.*",
         r".*torch.jit.*is deprecated.*",
         r".*GPU available but not used.*",
-        r".*LightningCLI's args parameter.*",
         r".*You defined a `validation_step` but have no.*",
+        r".*your dataloader is not resumable.*",  # ours follows from the trainer's own count of batches
+        r".*predict returned None.*",
     ):
         warnings.filterwarnings("ignore", message=text)
-

@@ -49,19 +49,21 @@ def averaged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(AVERAGED): value for name, value in state.items() if name.startswith(AVERAGED)}
 
 
-def read(ckpt_path: str | Path) -> dict[str, Any]:
-    """A training checkpoint, on the CPU; nothing in it runs.
+def read(ckpt_path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """A training checkpoint; nothing in it runs.
 
     Raises:
         InputError: it is missing, damaged, or holds more than plain values and tensors.
     """
     try:
-        saved = torch.load(ckpt_path, map_location="cpu", weights_only=True)
+        saved = torch.load(ckpt_path, map_location=map_location, weights_only=True)
     except FileNotFoundError as error:
         raise InputError(f"no training checkpoint at {ckpt_path}") from error
     except OSError as error:
         raise InputError(f"cannot read {ckpt_path}: {error.strerror or error}") from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{ckpt_path} is no training checkpoint, or holds more than plain values") from error
+    except (RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{ckpt_path} is damaged or no training checkpoint: {reason}") from error
     if not isinstance(saved, dict) or "state_dict" not in saved:

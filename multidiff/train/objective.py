@@ -100,7 +100,12 @@ class Objective:
 
 
 def part_error(
-    prediction: Prediction | Categorical, output: Tensor, x0: Tensor, eps: Tensor, alpha: Tensor, sigma: Tensor,
+    prediction: Prediction | Categorical,
+    output: Tensor,
+    x0: Tensor,
+    eps: Tensor,
+    alpha: Tensor,
+    sigma: Tensor,
     weight: Tensor,
 ) -> Tensor:
     """Weighted error of each entry: squared error of x0, or cross-entropy a row for categorical parts.
