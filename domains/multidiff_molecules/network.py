@@ -19,8 +19,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from multidiff.errors import InputError
 from multidiff.space import Product, Space, SymmetricPairs
 from multidiff.state import Parts, State
+
+DEGREES = range(1, 5)
+MOMENTS_EVERY = 2
+"""Layers that share one block of higher degree."""
 
 
 class MoleculeNetwork(nn.Module):
@@ -34,6 +39,10 @@ class MoleculeNetwork(nn.Module):
         layers: blocks.
         heads: attention heads; divides `width`.
         self_conditioning: whether the last estimate is an input.
+        degree: highest degree of the spherical harmonics that the layers see; above 1 through e3nn.
+
+    Raises:
+        InputError: the degree is not one of `DEGREES`.
     """
 
     def __init__(
@@ -47,8 +56,11 @@ class MoleculeNetwork(nn.Module):
         layers: int = 8,
         heads: int = 8,
         self_conditioning: bool = True,
+        degree: int = 1,
     ) -> None:
         super().__init__()
+        if degree not in DEGREES:
+            raise InputError(f"degree {degree} is not allowed: from {DEGREES[0]} to {DEGREES[-1]}")
         self.self_conditioning = self_conditioning
         seen = 2 if self_conditioning else 1
         self.radial = RadialBasis()
@@ -66,6 +78,11 @@ class MoleculeNetwork(nn.Module):
             nn.Linear(pair_width, num_bonds),
         )
         self.classes = (num_elements, num_charges)
+        self.moments = nn.ModuleList()
+        if degree > 1:
+            from multidiff_molecules.harmonics import Moments
+
+            self.moments.extend(Moments(width, vectors, pair_width, degree) for _ in range(0, layers, MOMENTS_EVERY))
 
     def forward(
         self, x: State, log_snr: Tensor, cond: Any = None, space: Space | None = None, previous: State | None = None
@@ -92,8 +109,10 @@ class MoleculeNetwork(nn.Module):
         scalars = scalars + noise[:, None]
         start, moved = estimate, torch.zeros_like(estimate)
         hidden = (~mask)[:, None, None, :] * -1e4
-        for layer in self.layers:
+        for i, layer in enumerate(self.layers):
             geometry = self._geometry(estimate, pair_mask, pair.dtype)
+            if self.moments and i % MOMENTS_EVERY == 0:
+                scalars, vectors = self.moments[i // MOMENTS_EVERY](scalars, vectors, pair, geometry[0])
             scalars, vectors, pair, move = layer(scalars, vectors, pair, noise, geometry, hidden)
             moved = moved - move
             estimate = start - sigma[:, None, None] * moved
@@ -231,7 +250,7 @@ class RadialBasis(nn.Module):
     def forward(self, distance: Tensor) -> Tensor:
         """(...,) distances, in units of the data's deviation -> (..., size)."""
         offset = (distance.log() * self.sharpness)[..., None] - self.centres * self.sharpness
-        return offset.mul_(0.5).square_().neg_().add_(1).relu_().square_()
+        return offset.mul_(0.5).square_().neg_().add_(1).relu_().square()
 
 
 def _rows(ends: Tensor) -> Tensor:
