@@ -93,10 +93,12 @@ def solve(
         end: 0 ends with the estimate made at the very last noise level, as all solvers do.
 
     Raises:
-        InputError: unknown pair, a tolerance that is not positive, times that do not fall, or too many calls.
+        InputError: unknown pair, a tolerance that is not positive, times that do not fall, too many calls, or CFG++.
     """
     if pair not in PAIRS:
         raise unknown("pair", pair, PAIRS)
+    if getattr(denoiser, "moves", False):
+        raise InputError("CFG++ moves the state step by step and has no ODE to follow; use Scale instead")
     if not tolerance > 0 or not 0 <= end < start <= 1:
         raise InputError(f"need tolerance > 0 and 0 <= end < start <= 1, not {tolerance!r}, {end!r}, {start!r}")
     ode = _Flow(denoiser, process, space, cond)

@@ -139,12 +139,12 @@ class Guided(Wrapper):
 
     def turn(self, ask: Ask) -> Turn:
         carry = ask.carry or _Carry(rules=(None,) * len(self.combine))
-        active = self._active(Moment(ask, self.process))
+        here = Moment(ask, self.process)
+        active = self._active(here)
         if active is False or self.idle:
             return self._unguided(ask, carry)
         first, second = self._estimates(ask, carry)
-        space = Moment(ask, self.process).space
-        moment = Estimates(ask, self.process, space.project(first.x0), space.project(second.x0))
+        moment = Estimates(ask, self.process, here.space.project(first.x0), here.space.project(second.x0))
         x0, rules = self._combined(moment, carry)
         x = first.x
         for rule in self.combine:
@@ -187,18 +187,18 @@ class Guided(Wrapper):
         cond = _to_device(self.reference.condition(ask.cond), tensors(ask.x)[0].device)
         asked = ask._replace(cond=cond, carry=carry.second)
         if self.other is None and not hasattr(self.denoiser, "turn"):
-            both = _joined(ask, asked)
+            both = _joined(ask if self.self_conditioning else ask._replace(previous=None), asked.cond)
             if both is not None:
                 return _split(take_turn(self.denoiser, both).x0, ask.x)
         first = take_turn(self.denoiser, ask._replace(carry=carry.first))
         return first, take_turn(self.other or self.denoiser, asked)
 
 
-def _joined(ask: Ask, other: Ask) -> Ask | None:
-    """Both questions as one of twice the size, or None where conditions or space cannot be put together."""
+def _joined(ask: Ask, other_cond: Any) -> Ask | None:
+    """The question under both conditions as one of twice the size; None where they cannot be put together."""
     repeat = getattr(ask.space, "repeat", None)
     batch = batch_size(ask.x)
-    cond = _joined_conditions(ask.cond, other.cond, batch)
+    cond = _joined_conditions(ask.cond, other_cond, batch)
     if cond is None or (ask.space is not None and repeat is None):
         return None
     return Ask(

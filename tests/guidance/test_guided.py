@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from multidiff import InputError, Process, Rng, sample
+from multidiff.adaptive import solve
 from multidiff.denoiser import Denoiser
 from multidiff.grid import LogSNR, Uniform
 from multidiff.guidance import (
@@ -68,13 +69,13 @@ def test_two_gaussians_of_one_width_are_guided_to_a_third(process: Process, nois
     means = torch.tensor([[1.0, -0.5], [-0.2, 0.3]], dtype=torch.float64)
     denoiser = Mixture(means, 0.4, process)
     guided = Guided(denoiser, Negative(torch.tensor([1])), [Scale(3.0)])
-    levels = LogSNR(sigma_min=1e-3, sigma_max=80)(process, 200)
+    levels = LogSNR(sigma_min=1e-3, sigma_max=80)(process, 60)
     x = process.prior(Rng(0, range(5)), noise, t=levels[0].t)
     result = sample(guided, Heun().plan(levels), x, cond=torch.zeros(5, dtype=torch.long))
     mean = means[1] + 3.0 * (means[0] - means[1])
     alpha, sigma = levels[0].alpha, levels[0].sigma
     expected = mean + 0.4 * (x - alpha * mean) / (alpha**2 * 0.16 + sigma**2) ** 0.5  # type: ignore[operator]
-    torch.testing.assert_close(result, expected, rtol=0, atol=1e-3)
+    torch.testing.assert_close(result, expected, rtol=0, atol=5e-3)
 
 
 def test_one_network_is_called_once_for_both(mixture: Mixture, noise: Tensor, labels: Tensor) -> None:
@@ -233,6 +234,14 @@ def test_cfgpp_needs_a_solver_that_reads_the_state(mixture: Mixture, noise: Tens
     for other in (DDPM(), DPMSolverPP(2), Heun()):
         result: Any = sample(guided, other.plan(levels), noise, cond=labels, rng=Rng(0, range(5)))
         assert result.isfinite().all()
+
+
+def test_adaptive_solvers_take_guidance_but_not_cfgpp(mixture: Mixture, noise: Tensor, labels: Tensor) -> None:
+    guided = Guided(mixture, NULL, [Scale(2.0)])
+    x: Any = solve(guided, mixture.process, noise, cond=labels, tolerance=0.1).x
+    assert x.isfinite().all()
+    with pytest.raises(InputError, match="Scale"):
+        solve(Guided(mixture, NULL, [CFGPlusPlus(0.6)]), mixture.process, noise, cond=labels)
 
 
 class Remembering(Mixture):
