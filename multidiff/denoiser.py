@@ -21,6 +21,8 @@ class Denoiser(nn.Module):
     """
 
     self_conditioning: bool = False
+    turn: Any = None
+    """Guidance has this method: the loop's `Ask` -> a `Turn`, which may say more than the estimate."""
 
     def forward(
         self, x: State, t: Tensor, cond: Any = None, space: Space | None = None, previous: State | None = None

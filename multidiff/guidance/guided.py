@@ -186,7 +186,7 @@ class Guided(Wrapper):
             return first, first._replace(carry=carry.second)
         cond = _to_device(self.reference.condition(ask.cond), tensors(ask.x)[0].device)
         asked = ask._replace(cond=cond, carry=carry.second)
-        if self.other is None and not hasattr(self.denoiser, "turn"):
+        if self.other is None and getattr(self.denoiser, "turn", None) is None:
             both = _joined(ask if self.self_conditioning else ask._replace(previous=None), asked.cond)
             if both is not None:
                 return _split(take_turn(self.denoiser, both).x0, ask.x)
