@@ -261,13 +261,14 @@ class _Watch:
         self.failed_at = torch.full((batch_size(x),), -1, dtype=torch.int64, device=tensors(x)[0].device)
 
     def __call__(self, step: int, level: Level, x: State, estimate: State) -> State | None:
-        # A sum is finite only if all its terms are: one cheap number a sample, and nothing waits for the device.
-        finite = sum(part.flatten(1).sum(1) for part in tensors(x)).isfinite()  # type: ignore[union-attr]
-        self.failed_at = torch.where((self.failed_at < 0) & ~finite, step, self.failed_at)
         changed = None
         if self.callback is not None:
             answer = self.callback(self.pipe, step, level.t, {"latents": x, "estimate": estimate}) or {}
             changed = answer.get("latents")
+        # A sum is finite only if all its terms are: one cheap number a sample, and nothing waits for the device.
+        sums = [part.flatten(1).sum(1) for part in tensors(x if changed is None else changed)]
+        finite = torch.stack(sums).isfinite().all(0)
+        self.failed_at = torch.where((self.failed_at < 0) & ~finite, step, self.failed_at)
         if self.pipe.interrupt:
             raise _Interrupted(estimate)
         return changed

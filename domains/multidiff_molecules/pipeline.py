@@ -218,8 +218,7 @@ class MoleculePipeline(Pipeline):
 
     def _sizes(self, num_atoms: int | Sequence[int] | None, draws: _Draws, numbers: Sequence[int]) -> list[int]:
         if num_atoms is not None:
-            one = isinstance(num_atoms, int | np.integer)
-            asked = [num_atoms] * len(numbers) if one else list(num_atoms)  # type: ignore[arg-type]
+            asked = [num_atoms] * len(numbers) if np.ndim(num_atoms) == 0 else list(num_atoms)  # type: ignore[arg-type]
             return self._check_sizes(asked, len(numbers))
         counts = np.array(list(self.sizes.values()), np.float64)
         edges = np.cumsum(counts) / counts.sum()
@@ -291,7 +290,11 @@ class _Draws:
         self.seed, self.generator = seed, generator
         self.shared = isinstance(generator, torch.Generator)
         self._started: dict[int, Tensor] = {}
-        if generator is not None and not self.shared and len(generator) != samples:
+        if generator is None or self.shared:
+            return
+        if not isinstance(generator, Sequence) or not all(isinstance(g, torch.Generator) for g in generator):
+            raise InputError("generator: give a torch.Generator, or a list of them with one for each sample")
+        if len(generator) != samples:
             raise InputError(f"generator: a list of {len(generator)} for {samples} samples; give one for each")
 
     def rng(self, numbers: Sequence[int], rows: Sequence[int]) -> Rng:
