@@ -87,7 +87,7 @@ class NetworkDenoiser(Denoiser):
 
 
 def _scale_input(x: Tensor, prediction: Prediction | Categorical, alpha: Tensor, sigma: Tensor) -> Tensor:
-    if prediction.kind != "edm":
+    if isinstance(prediction, Categorical) or prediction.kind != "edm":
         return x
     return x * expand_to(prediction.input_scale(alpha, sigma), x)
 
