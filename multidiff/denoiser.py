@@ -92,9 +92,7 @@ def _scale_input(x: Tensor, prediction: Prediction | Categorical, alpha: Tensor,
     return x * expand_to(prediction.input_scale(alpha, sigma), x)
 
 
-def _estimate(
-    output: Tensor, x: Tensor, prediction: Prediction | Categorical, alpha: Tensor, sigma: Tensor
-) -> Tensor:
+def _estimate(output: Tensor, x: Tensor, prediction: Prediction | Categorical, alpha: Tensor, sigma: Tensor) -> Tensor:
     return prediction.x0(output, x, expand_to(alpha, x), expand_to(sigma, x))
 
 

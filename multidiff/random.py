@@ -11,7 +11,6 @@ _MASK = (1 << 64) - 1
 _COIN = 0xC0
 
 
-
 def fold(seed: int, *values: int) -> int:
     """Mix integers into a seed: an independent 63-bit seed for each tuple (splitmix64's finaliser)."""
     state = seed & _MASK

@@ -39,8 +39,8 @@ class Bucket:
     def batch(self, rows: Tensor, vocabulary: Vocabulary) -> tuple[Parts, Product]:
         """Clean states of these rows, and their space."""
         where = space(self.sizes[rows], self.padded)
-        parts = (getattr(self, name)[rows] for name in ("positions", "atoms", "charges", "bonds"))
-        return encode(vocabulary, *parts, where), where
+        state = encode(vocabulary, self.positions[rows], self.atoms[rows], self.charges[rows], self.bonds[rows], where)
+        return state, where
 
 
 def buckets(
