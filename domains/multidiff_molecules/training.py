@@ -35,7 +35,7 @@ class MoleculeModule(DiffusionModule):
         elements: atomic numbers that can be generated.
         charges: formal charges that can be generated.
         position_scale: deviation of the coordinates, angstrom.
-        width, vectors, pair_width, layers, heads: sizes of `MoleculeNetwork`.
+        width, vectors, pair_width, layers, heads, degree: of `MoleculeNetwork`.
         positions_weight, atoms_weight, charges_weight, bonds_weight: factors of the losses of the parts.
         times: how noise levels are drawn: uniform, log-normal or logit-normal.
         weighting: of the error of the positions: edm, min-snr, sigmoid or uniform.
@@ -55,6 +55,7 @@ class MoleculeModule(DiffusionModule):
         pair_width: int = 48,
         layers: int = 6,
         heads: int = 8,
+        degree: int = 1,
         positions_weight: float = 1.0,
         atoms_weight: float = 0.4,
         charges_weight: float = 0.4,
@@ -75,7 +76,14 @@ class MoleculeModule(DiffusionModule):
             raise InputError(f"width {width} and vectors {vectors} must be multiples of heads {heads}")
         vocabulary = Vocabulary(tuple(elements), tuple(charges), position_scale)
         network = MoleculeNetwork(
-            len(elements), len(charges), width=width, vectors=vectors, pair_width=pair_width, layers=layers, heads=heads
+            len(elements),
+            len(charges),
+            width=width,
+            vectors=vectors,
+            pair_width=pair_width,
+            layers=layers,
+            heads=heads,
+            degree=degree,
         )
         factors = {
             "positions": positions_weight,
@@ -163,7 +171,7 @@ def export_config(settings: Mapping[str, Any], sizes: Mapping[str, int]) -> dict
     network = {"class": "MoleculeNetwork", "num_elements": len(elements), "num_charges": len(charges)}
     return {
         "domain": "molecules",
-        "network": network | {name: settings[name] for name in _NETWORK},
+        "network": network | {name: settings[name] for name in _NETWORK} | {"degree": settings.get("degree", 1)},
         "schedule": {"class": "Cosine"},
         "vocabulary": {"elements": elements, "charges": charges, "position_scale": settings["position_scale"]},
         "sizes": dict(sizes),
