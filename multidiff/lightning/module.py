@@ -129,7 +129,10 @@ class DiffusionModule(lightning.LightningModule):
         norm = get_total_norm([p.grad for p in self.parameters_to_train() if p.grad is not None])
         missed = (~norm.isfinite()).float()
         # Fused AdamW reads this on the device, so nothing waits for it; a loss scaler leaves such steps out itself.
-        optimizer.found_inf = missed  # type: ignore[attr-defined]
+        if optimizer.defaults.get("fused"):
+            optimizer.found_inf = missed  # type: ignore[attr-defined]
+        elif not self.scales_loss and missed:
+            optimizer.zero_grad()
         self.skipped = torch.stack([self.skipped[0] + missed, (self.skipped[1] + 1) * missed])
         self.log("train/grad_norm", norm)
         self.log("train/skipped_steps", self.skipped[0])

@@ -85,6 +85,7 @@ def fit(data_path: Path, tmp_path: Path) -> Fit:
         every_n_steps: int = 1000,
         model: dict[str, Any] | None = None,
         batch_size: int = 8,
+        plugins: tuple[Any, ...] = (),
         **options: Any,
     ) -> lightning.Trainer:
         torch.manual_seed(0)
@@ -95,7 +96,7 @@ def fit(data_path: Path, tmp_path: Path) -> Fit:
             logger=False,
             enable_progress_bar=False,
             enable_model_summary=False,
-            plugins=[AtomicCheckpointIO()],
+            plugins=[AtomicCheckpointIO(), *plugins],
             callbacks=[*callbacks, Checkpoints(every_n_steps), Pictures(0)],
             **{"max_epochs": 2, "limit_val_batches": 1, **options},
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import multidiff
 from multidiff import domain
@@ -24,7 +25,15 @@ SMALL = ["width 16", "vectors 4", "pair_width 8", "layers 1", "heads 4", "warmup
 def options(data: Path, run: Path, *more: str) -> list[str]:
     """What makes a recipe tiny."""
     model = [token for text in SMALL for token in (f"--model.{text.split()[0]}", text.split()[1])]
-    trainer = ["--trainer.max_steps", "4", "--trainer.val_check_interval", "2", "--trainer.enable_progress_bar=false"]
+    trainer = [
+        "--trainer.max_steps",
+        "4",
+        "--trainer.log_every_n_steps",
+        "1",
+        "--trainer.val_check_interval",
+        "2",
+        "--trainer.enable_progress_bar=false",
+    ]
     run_in = ["--trainer.default_root_dir", str(run), "--data.path", str(data), "--data.batch_size", "8"]
     return [*model, *trainer, *run_in, *more]
 
@@ -44,7 +53,9 @@ def test_recipe_trains_exports_and_reloads(recipe: str, data_path: Path, tmp_pat
         assert (a.positions == b.positions).all()
         assert (a.atomic_numbers == b.atomic_numbers).all()
     assert json.loads((again / "config.json").read_text())["sizes"] == {"5": 24, "8": 24}
-    assert any(file.name.startswith("events.out") for file in run.iterdir())
+    events = EventAccumulator(str(run)).Reload()
+    assert events.Tags()["images"] == ["samples"]
+    assert {"train/loss", "val/loss", "train/grad_norm", "train/skipped_steps"} <= set(events.Tags()["scalars"])
 
 
 def test_outputs_of_the_exported_network_are_those_of_the_average(data_path: Path, fit: Any, tmp_path: Path) -> None:

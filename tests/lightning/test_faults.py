@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.precision import MixedPrecision
 
 from multidiff.errors import InputError
 from multidiff.lightning.checkpoint_io import AtomicCheckpointIO, plain
+from multidiff_molecules.training import MoleculeModule
 
 Fit = Callable[..., Any]
 
@@ -142,6 +144,24 @@ def test_a_step_that_is_not_finite_changes_nothing(fit: Fit, last: Any, precisio
     assert all(weight.isfinite().all() for weight in module.state_dict().values())
     moments = torch.load(last(), weights_only=True)["optimizer_states"][0]["state"][0]
     assert moments["step"] == 12 - 3
+
+
+def test_half_precision_with_a_scaled_loss(fit: Fit, last: Any) -> None:
+    """Overflow is looked for on purpose there: such steps are left out, and do not end the run."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**26)
+    precision = MixedPrecision("16-mixed", "cpu", scaler)
+    module = fit(plugins=(precision,), gradient_clip_val=1.0, max_epochs=6).lightning_module
+    assert 5 < int(module.skipped[0]) < 36
+    assert all(weight.isfinite().all() for weight in module.state_dict().values())
+    moments = torch.load(last(), weights_only=True)["optimizer_states"][0]["state"][0]
+    assert moments["step"] == 36 - module.skipped[0]
+
+
+def test_an_optimiser_of_another_make_leaves_the_step_out_too(fit: Fit, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MoleculeModule, "configure_optimizers", lambda self: torch.optim.SGD(self.parameters(), 1e-3))
+    poison = Poison({2, 5})
+    fit(callbacks=(poison,))
+    assert poison.changed == []
 
 
 def test_five_steps_in_a_row_stop_the_run(fit: Fit, last: Any) -> None:

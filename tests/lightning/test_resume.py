@@ -12,6 +12,8 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from multidiff_molecules.loading import Loader
+
 Fit = Callable[..., Any]
 At = Callable[[int, Callable[[Any], None]], Callback]
 
@@ -126,3 +128,16 @@ def test_each_epoch_has_an_order_of_its_own_and_every_molecule(fit: Fit) -> None
     first, second = torch.cat(seen[:6]), torch.cat(seen[6:])
     assert len(first) == len(second) == 48
     assert not torch.equal(first, second)
+
+
+def test_processes_share_every_batch(fit: Fit) -> None:
+    """Two processes see together what one sees, so a run may be resumed on another number of them."""
+    loader = fit(max_epochs=1).datamodule.train_dataloader()
+
+    def positions(rank: int, processes: int) -> list[torch.Tensor]:
+        mine = Loader(loader.held, loader.order, loader.vocabulary, lambda: 4, (rank, processes))
+        return [batch[0]["positions"] for batch, _ in zip(mine, range(4), strict=False)]
+
+    for whole, first, second in zip(positions(0, 1), positions(0, 2), positions(1, 2), strict=True):
+        assert torch.equal(whole[0::2], first)
+        assert torch.equal(whole[1::2], second)
