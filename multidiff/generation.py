@@ -22,6 +22,7 @@ from typing import Any
 
 from multidiff import __version__, files
 from multidiff.errors import InputError
+from multidiff.pipeline import Settings
 
 RUN, JOB = "run.json", ".job"
 KEEP_EVERY = 5.0
@@ -59,6 +60,7 @@ def run_job(
     started = time.perf_counter() - load_seconds
     arguments = dict(call or {})
     job = _describe(pipe, num_samples, seed, arguments)
+    calls = pipe.network_calls(Settings.read(job))
     folder = files.writable_folder(out)
     with _alone(folder):
         if _finished(folder, job):
@@ -67,9 +69,10 @@ def run_job(
         kept = _open(pipe, folder, job)
         try:
             todo = _missing(pipe.batches(num_samples, seed, batch_size, **arguments), kept.numbers)
-            first = _make(pipe, kept, todo, num_samples, {"seed": seed, **arguments})
+            with _Progress(num_samples, len(kept.numbers), calls) as progress:
+                first = _make(kept, todo, progress, {"seed": seed, **arguments})
             times = {"load": load_seconds, "first_sample": None if first is None else first - started}
-            summary = _finish(pipe, kept, job, times, started)
+            summary = _finish(kept, job, calls, times, started)
         except KeyboardInterrupt:
             done = len(kept.numbers)
             print(
@@ -158,7 +161,7 @@ class _Kept:
     Attributes:
         numbers: of the samples that are kept.
         chunks: where they are; the paths that the pipeline's `store` was given.
-        seconds: that they took to make, with `calls` network calls each.
+        seconds: that they took to make.
         resumed: how many of them are of an earlier run.
     """
 
@@ -167,7 +170,6 @@ class _Kept:
     numbers: set[int] = field(default_factory=set)
     chunks: list[Path] = field(default_factory=list)
     seconds: float = 0.0
-    calls: int = 0
     resumed: int = 0
     out: Path = Path()
 
@@ -176,9 +178,8 @@ class _Kept:
         name = f"{self._next():06d}"
         self.pipe.store(outputs, self.folder / name)
         numbers = [int(i) for output in outputs for i in output.indices]
-        calls = outputs[0].network_calls
-        _write_json(self.folder / f"{name}.json", {"samples": len(numbers), "seconds": seconds, "calls": calls})
-        self._count(self.folder / name, numbers, seconds, calls)
+        _write_json(self.folder / f"{name}.json", {"samples": len(numbers), "seconds": seconds})
+        self._count(self.folder / name, numbers, seconds)
 
     def read(self) -> None:
         """Find what an earlier run kept; a damaged file is made again."""
@@ -187,18 +188,17 @@ class _Kept:
             try:
                 there = json.loads(marker.read_bytes())
                 restored = self.pipe.restore([path], {}, 0)
-                numbers, seconds, calls = list(restored.indices), float(there["seconds"]), int(there["calls"])
+                numbers, seconds = list(restored.indices), float(there["seconds"])
             except (ValueError, KeyError, TypeError, OSError):
                 marker.unlink()
                 continue
-            self._count(path, numbers, seconds, calls)
+            self._count(path, numbers, seconds)
         self.resumed = len(self.numbers)
 
-    def _count(self, path: Path, numbers: list[int], seconds: float, calls: int) -> None:
+    def _count(self, path: Path, numbers: list[int], seconds: float) -> None:
         self.chunks.append(path)
         self.numbers.update(numbers)
         self.seconds += seconds
-        self.calls = calls
 
     def _next(self) -> int:
         return 1 + max((int(path.name) for path in self.chunks), default=-1)
@@ -244,48 +244,45 @@ def _missing(batches: list[list[int]], done: set[int]) -> list[list[int]]:
 # ------------------------------------------------------------------------------------------------------------ the work
 
 
-def _make(
-    pipe: Any, kept: _Kept, todo: list[list[int]], num_samples: int, arguments: Mapping[str, Any]
-) -> float | None:
+def _make(kept: _Kept, todo: list[list[int]], progress: _Progress, arguments: Mapping[str, Any]) -> float | None:
     """Make the missing batches; gives the time at which the first one was done."""
     first: float | None = None
     made: list[Any] = []
     since = time.perf_counter()
-    with _Progress(num_samples, len(kept.numbers)) as progress:
-        try:
-            for batch in todo:
-                made.append(
-                    pipe(
-                        num_samples=len(batch),
-                        indices=batch,
-                        batch_size=len(batch),
-                        callback_on_step_end=progress.callback,
-                        **arguments,
-                    )
+    try:
+        for batch in todo:
+            made.append(
+                kept.pipe(
+                    num_samples=len(batch),
+                    indices=batch,
+                    batch_size=len(batch),
+                    callback_on_step_end=progress.callback,
+                    **arguments,
                 )
-                now = time.perf_counter()
-                first = first or now
-                progress.finished(len(batch), made[-1].network_calls)
-                if now - since > KEEP_EVERY:
-                    ready, made, took, since = made, [], now - since, now
-                    kept.add(ready, took)
-        finally:
-            if made:
-                kept.add(made, time.perf_counter() - since)
+            )
+            now = time.perf_counter()
+            first = first or now
+            progress.finished(len(batch))
+            if now - since > KEEP_EVERY:
+                ready, made, took, since = made, [], now - since, now
+                kept.add(ready, took)
+    finally:
+        if made:
+            kept.add(made, time.perf_counter() - since)
     return first
 
 
 class _Progress:
     """A bar on stderr that moves with each step; none where stderr is not a terminal."""
 
-    def __init__(self, total: int, done: int) -> None:
+    def __init__(self, total: int, done: int, calls: int) -> None:
         from tqdm import tqdm
 
         form = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total} [{elapsed}<{remaining}, {rate_fmt}]"
         self.bar = tqdm(
             total=total, initial=done, desc="generate", unit=" samples", disable=None, bar_format=form, smoothing=0.1
         )
-        self.done, self.calls = float(done), 0
+        self.done, self.calls = done, calls
         self.callback = None if self.bar.disable else self._step
 
     def __enter__(self) -> _Progress:
@@ -295,26 +292,26 @@ class _Progress:
         self.bar.close()
 
     def _step(self, pipe: Any, step: int, t: float, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-        if self.calls:  # known after the first batch
-            from multidiff.state import batch_size
+        from multidiff.state import batch_size
 
-            self.bar.update(min(batch_size(kwargs["latents"]) / self.calls, self.bar.total - self.bar.n))
+        self.bar.update(min(batch_size(kwargs["latents"]) / self.calls, self.bar.total - self.bar.n))
         return {}
 
-    def finished(self, samples: int, calls: int) -> None:
+    def finished(self, samples: int) -> None:
         """A batch is done: whatever the steps added up to, count its samples."""
-        self.done, self.calls = self.done + samples, calls
+        self.done += samples
         self.bar.update(self.done - self.bar.n)
 
 
 # ------------------------------------------------------------------------------------------------------------- the end
 
 
-def _finish(pipe: Any, kept: _Kept, job: dict[str, Any], times: dict[str, Any], started: float) -> str:
+def _finish(kept: _Kept, job: dict[str, Any], calls: int, times: dict[str, Any], started: float) -> str:
     """Write the domain's files, then run.json, and clear away; gives what the user is told."""
     recipe = {name: value for name, value in job.items() if name not in ("config", "num_samples")}
     arguments = {name: value for name, value in recipe.items() if name not in ("checkpoint", "sha256", "seed")}
-    output = pipe.restore(kept.chunks, recipe, kept.calls)
+    pipe = kept.pipe
+    output = pipe.restore(kept.chunks, recipe, calls)
     records: list[dict[str, Any]] = []
     counts = output.save(kept.out, records)
     times = {**times, "sampling": kept.seconds, "total": time.perf_counter() - started}
@@ -326,7 +323,7 @@ def _finish(pipe: Any, kept: _Kept, job: dict[str, Any], times: dict[str, Any], 
         "versions": _versions(),
         "device": _device_name(pipe.device),
         "timings": {name: value if value is None else round(value, 3) for name, value in times.items()},
-        "network_calls": kept.calls,
+        "network_calls": calls,
         "counts": {**counts, "not_finite": len(output.failed)},
     }
     _write_run(kept.out / RUN, about, records)

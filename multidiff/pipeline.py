@@ -73,6 +73,11 @@ class Settings:
         plain = {"solver": self.solver, "grid": self.grid, "num_inference_steps": self.num_inference_steps}
         return plain | ({"solver_options": dict(self.options)} if self.options else {})
 
+    @classmethod
+    def read(cls, recipe: Mapping[str, Any]) -> Self:
+        """The settings in a recipe."""
+        return cls(recipe["solver"], recipe["grid"], recipe["num_inference_steps"], recipe.get("solver_options", {}))
+
 
 class Pipeline:
     """Base of every domain's pipeline: settings, the sampling loop with its callback, saving.

@@ -16,7 +16,7 @@ domain = Domain(
     prepare="multidiff_molecules.prepare:prepare",
     evaluate="multidiff_molecules.evaluate:evaluate",
     table="multidiff_molecules.metrics:format_table",
-    generate_arguments="multidiff_molecules.pipeline:generate_arguments",
+    generate_arguments="multidiff_molecules.options:generate_arguments",
     prepare_arguments="multidiff_molecules.prepare:add_arguments",
     evaluate_arguments="multidiff_molecules.evaluate:add_arguments",
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import math
 import re
@@ -327,13 +326,3 @@ def _batches(sizes: Sequence[int], batch_size: int, in_order: bool) -> list[list
     batches = -(-len(rows) // batch_size)
     edges = [len(rows) * k // batches for k in range(batches + 1)]
     return [rows[a:b] for a, b in itertools.pairwise(edges)]
-
-
-def generate_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options that molecules add to `multidiff generate`."""
-    from multidiff.cli.options import whole
-
-    parser.add_argument(
-        "--num-atoms", type=whole(1), metavar="N", help="of each molecule, hydrogens included (default: as trained)"
-    )
-    parser.add_argument("--grid", metavar="NAME", help="see 'multidiff list grids' (default: the checkpoint's)")

@@ -38,6 +38,7 @@ OWN = (
 
 def run(command: str, args: list[str]) -> int:
     """Load the checkpoint and hand the job over."""
+    started = time.perf_counter()
     if not args or args[0] in ("-h", "--help"):
         _parser(None).print_help()
         return 0
@@ -52,7 +53,6 @@ def run(command: str, args: list[str]) -> int:
         if value is not None:
             call[name] = value
 
-    started = time.perf_counter()
     from multidiff import checkpoint, files
 
     out = files.writable_folder(parsed.out)
