@@ -223,6 +223,9 @@ def _open(pipe: Any, out: Path, job: Mapping[str, Any]) -> _Kept:
         foreign = [name for name in pipe.files if (out / name).exists()]
         if foreign:
             raise InputError(f"{out} holds {foreign[0]}, which is not of this job; give another --out, or move it away")
+    for name in (*pipe.files, RUN):  # half-written, of a process that was killed
+        for leftover in out.glob(f".{name}.*.tmp"):
+            leftover.unlink()
     _check_room(out, (job["num_samples"] - len(kept.numbers)) * pipe.bytes_per_sample)
     files.writable_folder(kept.folder)
     if not described.exists():
@@ -233,7 +236,7 @@ def _open(pipe: Any, out: Path, job: Mapping[str, Any]) -> _Kept:
 def _check_room(out: Path, needed: int) -> None:
     free = shutil.disk_usage(out).free
     if needed > free:
-        raise InputError(f"{out} has room for {free / 1e6:.0f} MB, and the job needs about {needed / 1e6:.0f} MB")
+        raise InputError(f"{out} has room for {free / 1e6:.1f} MB, and the job needs about {needed / 1e6:.1f} MB")
 
 
 def _missing(batches: list[list[int]], done: set[int]) -> list[list[int]]:

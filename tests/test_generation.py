@@ -156,6 +156,8 @@ def test_a_damaged_chunk_is_made_again(
     else:
         chunk = chunk if damage == "truncated" else chunk.with_suffix(".json")
         chunk.write_bytes(chunk.read_bytes()[:-9])
+    for killed in (tmp_path / ".molecules.sdf.a1.tmp", tmp_path / ".job" / ".000009.npz.a1.tmp"):
+        killed.write_text("half")
     assert generation.run_job(make_tiny(), tmp_path, **JOB) == 0
     assert hashes(tmp_path) == whole
 
@@ -246,7 +248,7 @@ def test_a_disk_that_is_too_small_is_known_beforehand(
     pipe = make_tiny()
     made = count_samples(pipe, monkeypatch)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=3_000_000))
-    with pytest.raises(InputError, match=r"room for 3 MB, and the job needs about 8 MB"):
+    with pytest.raises(InputError, match=r"room for 3.0 MB, and the job needs about 8.0 MB"):
         generation.run_job(pipe, tmp_path, **{**JOB, "num_samples": 1000})
     assert made == []
 
@@ -275,6 +277,22 @@ def test_a_disk_that_fills_on_the_way(
     made = count_samples(make_tiny(), monkeypatch)
     assert generation.run_job(make_tiny(), tmp_path, **JOB) == 0
     assert len(made) == 6
+    assert hashes(tmp_path) == whole
+
+
+def test_a_disk_that_fills_at_the_end(
+    make_tiny: Any, whole: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> bytes:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("multidiff_molecules.output.grid_png", full)
+        with pytest.raises(InputError, match=r"disk full while writing .*molecules\.png"):
+            generation.run_job(make_tiny(), tmp_path, **JOB)
+    made = count_samples(make_tiny(), monkeypatch)
+    assert generation.run_job(make_tiny(), tmp_path, **JOB) == 0
+    assert made == []
     assert hashes(tmp_path) == whole
 
 

@@ -18,7 +18,7 @@ pytest.importorskip("rdkit")
 import multidiff
 from multidiff.errors import InputError
 from multidiff.pipeline import SettingWarning
-from multidiff.testing.domain import check_domain
+from multidiff.testing.domain import check_domain, check_pipeline
 from multidiff_molecules import domain
 
 
@@ -37,6 +37,15 @@ def test_molecules_keep_the_promises_of_a_domain(tiny: Path) -> None:
     told = check_domain(domain, [tiny], {"num_atoms": 5})
     assert "tiny: seeds and batches" in told
     assert "entry point" in told
+
+
+def test_a_sample_that_depends_on_its_batch_is_found(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from multidiff_molecules.pipeline import _Draws
+
+    real = _Draws.rng
+    monkeypatch.setattr(_Draws, "rng", lambda self, numbers, rows: real(self, rows, rows))
+    with pytest.raises(AssertionError, match="sample 2 alone differs"):
+        check_pipeline(pipe, num_atoms=5)
 
 
 def test_alone_and_in_a_batch_of_64(pipe: Any) -> None:

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, TextIO
 
 import numpy as np
 from rdkit import Chem, rdBase
+from tqdm import tqdm
 
 from multidiff.files import atomic_path, writable_folder
 from multidiff_molecules.chemistry import canonical_smiles, check, symbol, to_rdkit
@@ -43,8 +44,8 @@ class Sample:
 
 
 def write(
-    molecules: Iterable[Molecule],
-    indices: Iterable[int],
+    molecules: Sequence[Molecule],
+    indices: Sequence[int],
     folder: Path,
     recipe: Recipe,
     records: list[dict[str, Any]] | None = None,
@@ -73,7 +74,8 @@ def write(
         sdf, xyz, table = (_text_file(stack, folder / name) for name in (SDF, XYZ, CSV))
         rows = csv.writer(table, lineterminator="\n")
         rows.writerow(["sample", "smiles", "valid", "reason", *NAMES])
-        for index, molecule in zip(indices, molecules, strict=True):
+        pairs = zip(indices, molecules, strict=True)
+        for index, molecule in tqdm(pairs, "write", len(molecules), unit=" molecules", delay=2, disable=None):
             sample = _examine(index, molecule)
             reasons[sample.reason] += 1
             (xyz if sample.reason else sdf).write((xyz_record if sample.reason else sdf_record)(sample, recipe))
