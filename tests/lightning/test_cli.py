@@ -151,3 +151,14 @@ def test_a_checkpoint_of_another_size_is_one_line(trained: Any, capsys: pytest.C
 def test_validate_needs_a_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "--config", "molecules-qm9"]) == 2
     assert "validate needs --ckpt_path" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_compiled_layers_train_as_the_others_do(data_path: Path, fit: Any) -> None:
+    """A minute a shape on a CPU: the compiler is that of C++ there."""
+    eager, compiled = (
+        fit(name=str(on), max_epochs=-1, max_steps=2, limit_val_batches=0, model={"compile": on}).lightning_module
+        for on in (False, True)
+    )
+    for name, weight in eager.state_dict().items():
+        assert torch.allclose(weight, compiled.state_dict()[name], atol=1e-5), name
