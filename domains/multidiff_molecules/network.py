@@ -112,7 +112,7 @@ class MoleculeNetwork(nn.Module):
         for i, layer in enumerate(self.layers):
             geometry = self._geometry(estimate, pair_mask, pair.dtype)
             if self.moments and i % MOMENTS_EVERY == 0:
-                direction = geometry[0] * math.sqrt(_TYPICAL_ATOMS)  # of about unit length, for every degree
+                direction = geometry[0][:, :, :3] * math.sqrt(_TYPICAL_ATOMS)  # of about unit length, for every degree
                 scalars, vectors = self.moments[i // MOMENTS_EVERY](scalars, vectors, pair, direction)
             scalars, vectors, pair, move = layer(scalars, vectors, pair, noise, geometry, hidden)
             moved = moved - move
