@@ -28,9 +28,9 @@ def run(command: str, args: list[str]) -> int:
         print(HELP.format(command=command))
         return 0
     resolved = with_recipes(args)
-    from multidiff.lightning import cli
+    from multidiff.lightning.cli import run as hand_over
 
-    return int(cli.run(command, resolved) or 0)
+    return hand_over(command, resolved)
 
 
 def with_recipes(args: list[str]) -> list[str]:
