@@ -24,7 +24,7 @@ from multidiff.schedule import SCHEDULES
 from multidiff.state import Parts
 from multidiff_molecules.generated import FILES, MoleculeOutput, restore, store
 from multidiff_molecules.molecule import Molecule
-from multidiff_molecules.representation import Vocabulary, decode, space
+from multidiff_molecules.representation import BOND_ORDERS, Vocabulary, decode, space
 
 if TYPE_CHECKING:
     from rdkit import Chem
@@ -212,7 +212,7 @@ class MoleculePipeline(Pipeline):
             positions=zeros,
             atoms=zeros.new_zeros(batch, atoms, len(v.elements)),
             charges=zeros.new_zeros(batch, atoms, len(v.charges)),
-            bonds=zeros.new_zeros(batch, atoms, atoms, 4),
+            bonds=zeros.new_zeros(batch, atoms, atoms, BOND_ORDERS),
         )
 
     def _sizes(self, num_atoms: int | Sequence[int] | None, draws: _Draws, numbers: Sequence[int]) -> list[int]:
