@@ -9,7 +9,7 @@ demo: $(STAMP)  ## generate 16 molecules with the checkpoint that ships
 	$(BIN)/multidiff generate molecules --num-samples 16 --seed 0 --out out/demo
 
 test: $(STAMP)  ## the default tests
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -q -m slow

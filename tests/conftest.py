@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+torch.set_num_threads(1)  # networks here are tiny, and threads of two test processes would wait for each other
+
 NETWORK = {
     "class": "MoleculeNetwork",
     "num_elements": 4,
