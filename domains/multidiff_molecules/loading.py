@@ -26,7 +26,7 @@ class MoleculeData(lightning.LightningDataModule):
     Args:
         path: what `multidiff prepare molecules` wrote.
         batch_size: molecules a step, all devices together.
-        edges: bucket sizes in atoms, ascending; chosen from the data by default.
+        edges: bucket sizes in atoms, ascending; beyond the last, and by default, they are chosen from the data.
         seed: of the order of the batches.
         num_samples: molecules that `predict` makes.
     """
@@ -52,9 +52,13 @@ class MoleculeData(lightning.LightningDataModule):
             sizes = molecules.sizes[molecules.split == split]
             if not len(sizes) and (stage, split) == ("fit", VALIDATION):
                 continue
-            wanted = self.edges or quantile_edges(sizes)
-            edges = merged_edges(sizes, wanted, self.batch_size if split == TRAIN else 1)
+            edges = merged_edges(sizes, self._edges(sizes), self.batch_size if split == TRAIN else 1)
             self.buckets[split] = buckets(molecules, self._module().vocabulary, split, edges)
+
+    def _edges(self, sizes: np.ndarray) -> tuple[int, ...]:
+        given = self.edges or ()
+        beyond = sizes[sizes > max(given, default=0)]
+        return (*given, *quantile_edges(beyond)) if len(beyond) else given
 
     def train_dataloader(self) -> Loader:
         assert self.trainer is not None

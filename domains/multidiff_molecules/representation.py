@@ -105,5 +105,6 @@ def _classes(kind: str, values: np.ndarray, allowed: tuple[int, ...]) -> np.ndar
     found = np.searchsorted(order, values).clip(max=len(order) - 1)
     strange = np.unique(values[order[found] != values])
     if strange.size:
-        raise InputError(f"{kind} {', '.join(map(str, strange))} is not in the vocabulary {list(allowed)}")
+        known = f"is not in the vocabulary {list(allowed)}; add it to the model's {kind.split()[-1]}s"
+        raise InputError(f"{kind} {', '.join(map(str, strange))} {known}")
     return found

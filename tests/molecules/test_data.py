@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from multidiff.errors import InputError
 from multidiff_molecules.data import BatchOrder, Bucket, buckets
-from multidiff_molecules.loading import Loader, merged_edges, quantile_edges, size_histogram
+from multidiff_molecules.loading import Loader, MoleculeData, merged_edges, quantile_edges, size_histogram
 from multidiff_molecules.molecule import Molecule, PackedMolecules
 from multidiff_molecules.representation import Vocabulary, decode
 
@@ -191,3 +191,10 @@ def test_merged_buckets_leave_no_molecule_out(sizes: list[int], batch: int) -> N
     assert edges[-1] >= max(sizes)
     home = np.searchsorted(edges, array)
     assert np.bincount(home, minlength=len(edges)).min() >= batch
+
+
+def test_molecules_beyond_the_edges_of_a_recipe_get_buckets_of_their_own() -> None:
+    sizes = np.array([9] * 50 + [18] * 50 + [40] * 30 + [44] * 30)
+    assert MoleculeData("unused.npz", edges=(12, 18))._edges(sizes) == (12, 18, 40, 44)
+    assert MoleculeData("unused.npz", edges=(12, 44))._edges(sizes) == (12, 44)
+    assert MoleculeData("unused.npz")._edges(sizes) == quantile_edges(sizes)
