@@ -59,8 +59,8 @@ def main() -> None:
         setting = {"calls": out.network_calls, "solver": solver, "grid": grid, "wall_s": wall, "cpu_s": cpu}
         rows.append({**setting, **figures})
         print(line(rows[-1], header=len(rows) == 1), flush=True)
-    if args.json:
-        args.json.write_text(json.dumps(rows, indent=1))
+        if args.json:
+            args.json.write_text(json.dumps(rows, indent=1))
 
 
 def line(row: dict[str, Any], header: bool) -> str:

@@ -24,7 +24,7 @@ from multidiff_molecules.representation import Vocabulary
 
 __all__ = ["MoleculeData", "MoleculeModule", "export_config", "size_histogram"]
 
-RECOMMENDED = {"solver": "ddpm", "grid": "uniform", "num_inference_steps": 50, "steps_range": [10, 200]}
+RECOMMENDED = {"solver": "dpm++2m-sde", "grid": "uniform", "num_inference_steps": 50, "steps_range": [20, 200]}
 _NETWORK = ("width", "vectors", "pair_width", "layers", "heads")
 
 
