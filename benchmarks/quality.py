@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -47,11 +48,13 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     pipe = multidiff.load(args.checkpoint).to(args.device)
     reference, known = read_reference(args.reference)
-    known_settings = pipe.config["recommended"]
-    solver, grid = args.solver or known_settings["solver"], args.grid or known_settings["grid"]
+    advised = pipe.config["recommended"]
+    solver, grid = args.solver or advised["solver"], args.grid or advised["grid"]
     rows = []
-    for calls in args.calls or [known_settings["num_inference_steps"]]:
-        steps = steps_for(calls, make_solver(solver), pipe.denoiser.process, make_grid(grid))
+    for calls in args.calls or [None]:
+        steps = None
+        if calls is not None:
+            steps = steps_for(calls, make_solver(solver), pipe.denoiser.process, make_grid(grid))
         wall, cpu = time.perf_counter(), time.process_time()
         out = pipe(args.num_samples, seed=args.seed, solver=solver, grid=grid, num_inference_steps=steps)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
@@ -66,14 +69,18 @@ def main() -> None:
 def line(row: dict[str, Any], header: bool) -> str:
     """A row of the table, below its header where it is the first."""
     cells = [str(row["calls"]), row["solver"]]
-    cells += [f"{100 * row[key]:.1f}" if key in row else "-" for key in COLUMNS.values()]
-    cells += [f"{row[key]:.3g}" if key in row else "-" for key in GEOMETRY.values()]
+    cells += [_cell(100 * row.get(key, math.nan), ".1f") for key in COLUMNS.values()]
+    cells += [_cell(row.get(key, math.nan), ".3g") for key in GEOMETRY.values()]
     cells += [f"{row['samples'] / row['wall_s']:.1f}"]
     text = "| " + " | ".join(cells) + " |"
     if not header:
         return text
     names = ["calls", "solver", *COLUMNS, *GEOMETRY, "mol./s"]
     return "\n".join(["| " + " | ".join(names) + " |", "|" + " --- |" * len(names), text])
+
+
+def _cell(value: float, form: str) -> str:
+    return "-" if math.isnan(value) else format(value, form)
 
 
 def read_reference(path: Path | None) -> tuple[list[Any], list[str] | None]:

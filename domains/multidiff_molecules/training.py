@@ -24,7 +24,13 @@ from multidiff_molecules.representation import Vocabulary
 
 __all__ = ["MoleculeData", "MoleculeModule", "export_config", "size_histogram"]
 
-RECOMMENDED = {"solver": "dpm++2m-sde", "grid": "uniform", "num_inference_steps": 50, "steps_range": [20, 200]}
+RECOMMENDED = {
+    "solver": "restart-sde",
+    "solver_options": {"sigma_min": 0.2, "sigma_max": 0.45, "repeats": 5},  # where elements and bonds are decided
+    "grid": "uniform",
+    "num_inference_steps": 30,
+    "steps_range": [20, 200],
+}
 _NETWORK = ("width", "vectors", "pair_width", "layers", "heads")
 
 

@@ -49,7 +49,12 @@ SOLVERS = {
     "angular3": Entry(
         Angular, {"order": 3}, "third order in the angle: the most exact at 6 to 20 steps, on grid quadratic"
     ),
-    "restart": Entry(Restart, {}, "another solver, with an interval of levels run through again"),
+    "restart": Entry(Restart, {}, "Heun, with an interval of levels run through again"),
+    "restart-sde": Entry(
+        Restart,
+        {"solver": DPMSolverPP(order=2, sde=True)},
+        "dpm++2m-sde with a restarted interval: mends what went wrong",
+    ),
 }
 """Name -> solver, for `make` and `multidiff list solvers`."""
 
