@@ -26,7 +26,7 @@ def start(batch: int = 6) -> torch.Tensor:
 
 
 def test_which_solvers_draw_noise():
-    assert set(STOCHASTIC) == {"ddpm", "euler-a", "dpm++2m-sde", "dpm++2s-sde", "dpm++3m-sde", "restart"}
+    assert set(STOCHASTIC) == {"ddpm", "euler-a", "dpm++2m-sde", "dpm++2s-sde", "dpm++3m-sde", "restart", "restart-sde"}
 
 
 @pytest.mark.parametrize("name", DETERMINISTIC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 
@@ -33,7 +34,17 @@ ORDERS = {
     "lms4": 4,
     "angular3": 3,
 }
-STOCHASTIC = ["ddpm", "euler-a", "dpm++2m-sde", "dpm++2s-sde", "dpm++3m-sde", "restart", "ddim-eta", "heun-churn"]
+STOCHASTIC = [
+    "ddpm",
+    "euler-a",
+    "dpm++2m-sde",
+    "dpm++2s-sde",
+    "dpm++3m-sde",
+    "restart",
+    "restart-sde",
+    "ddim-eta",
+    "heun-churn",
+]
 ALL = [*ORDERS, *STOCHASTIC]
 
 
@@ -102,7 +113,7 @@ def test_a_constant_estimate_is_reached_exactly(name, kind):
 def test_one_step_lands_on_the_estimate(name):
     process = Process(schedule.RectifiedFlow())
     levels = grid.Uniform()(process, 1)
-    if name == "restart":
+    if name.startswith("restart"):
         with pytest.raises(InputError, match="more steps"):
             made(name).plan(levels)
         return
@@ -201,13 +212,13 @@ def test_three_schedules_in_one_state_equal_each_alone(name):
 def solver_with_levels_of(name: str, together: Process, alone: Process) -> Plan:
     times = [level.t for level in grid.Uniform()(together, 8)]
     own = grid.Custom(times)(alone, 8)
-    if name != "restart":
+    if not name.startswith("restart"):
         return made(name).plan(own)
     # The interval is found on the first part's scale: give the other parts the same places.
-    high, low = solver.Restart()._interval(grid.Uniform()(together, 8))
-    return solver.Restart(sigma_min=own[low].sigma / own[low].alpha, sigma_max=own[high].sigma / own[high].alpha).plan(
-        own
-    )
+    restart = made(name)
+    high, low = restart._interval(grid.Uniform()(together, 8))
+    ends = {end: own[k].sigma / own[k].alpha for end, k in (("sigma_min", low), ("sigma_max", high))}
+    return dataclasses.replace(restart, **ends).plan(own)
 
 
 @pytest.mark.parametrize("name", ALL)
