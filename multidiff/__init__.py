@@ -14,6 +14,7 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from multidiff.denoiser import Denoiser
     from multidiff.errors import InputError
     from multidiff.pipeline import load
     from multidiff.process import Level, Process
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
     from multidiff.state import Parts
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "Level", "Parts", "Process", "Rng", "__version__", "load", "sample"]
+__all__ = ["Denoiser", "InputError", "Level", "Parts", "Process", "Rng", "__version__", "load", "sample"]
 
 _HOME = {
+    "Denoiser": "multidiff.denoiser",
     "InputError": "multidiff.errors",
     "Level": "multidiff.process",
     "Parts": "multidiff.state",
@@ -35,7 +37,13 @@ _HOME = {
 }
 
 
+_MODULES = ("denoiser", "grid", "guidance", "prediction", "process", "schedule", "solver", "space", "state", "testing")
+"""What is reached as `multidiff.solver` without an import of its own."""
+
+
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"multidiff.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'multidiff' has no attribute {name!r}")
     value = getattr(importlib.import_module(_HOME[name]), name)
@@ -44,7 +52,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, *_MODULES])
 
 
 class _Package(types.ModuleType):
