@@ -62,11 +62,7 @@ def _rows(figures: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
 
 
 def _parser(domain: domains.Domain | None) -> options.Parser:
-    parser = options.Parser(f"evaluate {domain.name}" if domain else "evaluate", DESCRIPTION, EXAMPLES)
-    _add_arguments(parser)
-    if domain and domain.evaluate_arguments:
-        domains.load(domain.evaluate_arguments)(parser)
-    return parser
+    return options.domain_parser("evaluate", DESCRIPTION, EXAMPLES, _add_arguments, domain)
 
 
 def _add_arguments(parser: options.Parser) -> None:

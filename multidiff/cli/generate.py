@@ -90,11 +90,7 @@ def _one_line_warnings() -> Iterator[None]:
 
 
 def _parser(domain: domains.Domain | None) -> options.Parser:
-    parser = options.Parser(f"generate {domain.name}" if domain else "generate", DESCRIPTION, EXAMPLES)
-    _add_arguments(parser)
-    if domain and domain.generate_arguments:
-        domains.load(domain.generate_arguments)(parser)
-    return parser
+    return options.domain_parser("generate", DESCRIPTION, EXAMPLES, _add_arguments, domain)
 
 
 def _add_arguments(parser: options.Parser) -> None:

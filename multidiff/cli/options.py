@@ -6,9 +6,12 @@ import argparse
 import difflib
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from multidiff.errors import InputError, unknown
+
+if TYPE_CHECKING:
+    from multidiff.domain import Domain
 
 LARGEST_SEED = 2**63 - 1
 MOST_STEPS = 10_000
@@ -127,3 +130,17 @@ def domain_of(args: Sequence[str], add_arguments: Callable[[Parser], None], comm
         raise InputError(f"multidiff {command} needs a domain: one of {', '.join(names)}")
     # What stands first may be the value of an option that only the domain knows.
     return next((token for token in [known.domain, *rest] if token in names), str(known.domain))
+
+
+def domain_parser(
+    command: str, description: str, examples: str, add_arguments: Callable[[Parser], None], domain: Domain | None
+) -> Parser:
+    """The parser of a sub-command that works on a domain: its own options, then those that the domain adds."""
+    from multidiff import domain as domains
+
+    parser = Parser(f"{command} {domain.name}" if domain else command, description, examples)
+    add_arguments(parser)
+    hook = getattr(domain, f"{command}_arguments", "")
+    if hook:
+        domains.load(hook)(parser)
+    return parser

@@ -40,11 +40,7 @@ def run(command: str, args: list[str]) -> int:
 
 
 def _parser(domain: domains.Domain | None) -> options.Parser:
-    parser = options.Parser(f"prepare {domain.name}" if domain else "prepare", DESCRIPTION, EXAMPLES)
-    _add_arguments(parser)
-    if domain and domain.prepare_arguments:
-        domains.load(domain.prepare_arguments)(parser)
-    return parser
+    return options.domain_parser("prepare", DESCRIPTION, EXAMPLES, _add_arguments, domain)
 
 
 def _add_arguments(parser: options.Parser) -> None:
