@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from multidiff.errors import InputError
-from multidiff.random import fold
 from multidiff.space import Product
 from multidiff.state import Parts
 from multidiff_molecules.molecule import PackedMolecules
@@ -84,38 +83,3 @@ def _ragged(lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Row and place in the row of every entry of rows with these lengths."""
     row = np.repeat(np.arange(len(lengths)), lengths)
     return row, np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-
-
-class BatchOrder:
-    """The batches of every epoch: a pure function of (seed, epoch), so that a resumed run sees the same ones.
-
-    Args:
-        lengths: rows in each bucket.
-        batch_size: rows a batch; what is left over in a bucket at the end of an epoch is left out when `drop_last`.
-        shuffle: whether rows and batches are shuffled.
-    """
-
-    def __init__(
-        self, lengths: Sequence[int], batch_size: int, seed: int = 0, shuffle: bool = True, drop_last: bool = True
-    ) -> None:
-        if batch_size < 1:
-            raise InputError(f"batch size {batch_size} is not allowed: at least 1")
-        self.lengths, self.batch_size, self.seed = list(lengths), batch_size, seed
-        self.shuffle, self.drop_last = shuffle, drop_last
-        if not len(self):
-            raise InputError(f"batch size {batch_size} is larger than every bucket {self.lengths}: use a smaller one")
-
-    def __len__(self) -> int:
-        extra = 0 if self.drop_last else self.batch_size - 1
-        return sum((n + extra) // self.batch_size for n in self.lengths)
-
-    def epoch(self, epoch: int) -> Iterator[tuple[int, Tensor]]:
-        """(bucket, rows) of each batch of the epoch, in order."""
-        generator = torch.Generator().manual_seed(fold(self.seed, epoch))
-        batches: list[tuple[int, Tensor]] = []
-        for k, n in enumerate(self.lengths):
-            rows = torch.randperm(n, generator=generator) if self.shuffle else torch.arange(n)
-            parts = rows.split(self.batch_size)
-            batches += [(k, part) for part in parts if len(part) == self.batch_size or not self.drop_last]
-        order = torch.randperm(len(batches), generator=generator) if self.shuffle else torch.arange(len(batches))
-        return (batches[i] for i in order.tolist())

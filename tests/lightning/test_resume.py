@@ -12,7 +12,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from multidiff_molecules.loading import Loader
+from multidiff.lightning.data import Loader
 
 Fit = Callable[..., Any]
 At = Callable[[int, Callable[[Any], None]], Callback]
@@ -135,7 +135,7 @@ def test_processes_share_every_batch(fit: Fit) -> None:
     loader = fit(max_epochs=1).datamodule.train_dataloader()
 
     def positions(rank: int, processes: int) -> list[torch.Tensor]:
-        mine = Loader(loader.held, loader.order, loader.vocabulary, lambda: 4, (rank, processes))
+        mine = Loader(loader.held, loader.order, lambda: 4, (rank, processes))
         return [batch[0]["positions"] for batch, _ in zip(mine, range(4), strict=False)]
 
     for whole, first, second in zip(positions(0, 1), positions(0, 2), positions(1, 2), strict=True):

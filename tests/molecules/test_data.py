@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from multidiff.errors import InputError
-from multidiff_molecules.data import BatchOrder, Bucket, buckets
-from multidiff_molecules.loading import Loader, MoleculeData, merged_edges, quantile_edges, size_histogram
+from multidiff.lightning.data import BatchOrder, Loader, merged_edges, quantile_edges
+from multidiff_molecules.data import Bucket, buckets
+from multidiff_molecules.loading import MoleculeData, hold, size_histogram
 from multidiff_molecules.molecule import Molecule, PackedMolecules
 from multidiff_molecules.representation import Vocabulary, decode
 
@@ -150,7 +151,7 @@ def stream(molecules: list[Molecule], taken: int, count: int, part: tuple[int, i
     """The next `count` training batches of a run that has taken `taken` so far."""
     held = buckets(packed(molecules * 3), VOCABULARY, 0, (10, 24))
     order = BatchOrder([len(b) for b in held], 4, seed=1)
-    loader = Loader(held, order, VOCABULARY, consumed=lambda: taken, part=part)
+    loader = Loader(hold(held, VOCABULARY), order, consumed=lambda: taken, part=part)
     return [state["positions"] for state, *_ in islice(loader, count)]
 
 
@@ -173,7 +174,7 @@ def test_processes_share_a_batch(molecules: list[Molecule]) -> None:
 def test_evaluation_goes_through_the_data_once(molecules: list[Molecule]) -> None:
     held = buckets(packed(molecules), VOCABULARY, 0, (10, 24))
     order = BatchOrder([len(b) for b in held], 4, shuffle=False, drop_last=False)
-    loader = Loader(held, order, VOCABULARY)
+    loader = Loader(hold(held, VOCABULARY), order)
     for _ in range(2):
         assert sum(len(state["positions"]) for state, *_ in loader) == len(molecules)
 
@@ -183,7 +184,7 @@ def test_merged_buckets_leave_no_molecule_out(sizes: list[int], batch: int) -> N
     """Every bucket fills a batch, whatever the sizes, and the last one holds the largest molecule."""
     array = np.array(sizes)
     if batch > len(sizes):
-        with pytest.raises(InputError, match=f"batch size {batch} is larger than the {len(sizes)} molecules"):
+        with pytest.raises(InputError, match=f"batch size {batch} is larger than the {len(sizes)} samples"):
             merged_edges(array, quantile_edges(array), batch)
         return
     edges = merged_edges(array, quantile_edges(array), batch)
