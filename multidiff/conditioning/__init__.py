@@ -1,0 +1,1 @@
+"""What samples are conditioned on, in terms that several domains share."""
