@@ -24,7 +24,7 @@ from multidiff.sample import sample
 from multidiff.solver import Solver
 from multidiff.solver import make as make_solver
 from multidiff.space import Space
-from multidiff.state import State, batch_size, tensors
+from multidiff.state import State, batch_size, lincomb, tensors
 
 GRID = "log-snr"
 """Where a checkpoint recommends no grid."""
@@ -57,12 +57,20 @@ def load(name: str | Path) -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a run is made, after the checkpoint's recommendations have filled in what was not asked for."""
+    """How a run is made, after the checkpoint's recommendations have filled in what was not asked for.
+
+    Attributes:
+        solver, grid: names.
+        num_inference_steps: from pure noise.
+        options: of the solver.
+        strength: share of the steps that are run where a run starts from a given state, the last ones.
+    """
 
     solver: str
     grid: str
     num_inference_steps: int
     options: Mapping[str, Any]
+    strength: float = 1.0
 
     def make_solver(self) -> Solver:
         """The solver with its options."""
@@ -71,12 +79,14 @@ class Settings:
     def recipe(self) -> dict[str, Any]:
         """As plain values, for the files."""
         plain = {"solver": self.solver, "grid": self.grid, "num_inference_steps": self.num_inference_steps}
-        return plain | ({"solver_options": dict(self.options)} if self.options else {})
+        plain |= {"solver_options": dict(self.options)} if self.options else {}
+        return plain | ({"strength": self.strength} if self.strength < 1 else {})
 
     @classmethod
     def read(cls, recipe: Mapping[str, Any]) -> Self:
         """The settings in a recipe."""
-        return cls(recipe["solver"], recipe["grid"], recipe["num_inference_steps"], recipe.get("solver_options", {}))
+        steps, options = recipe["num_inference_steps"], recipe.get("solver_options", {})
+        return cls(recipe["solver"], recipe["grid"], steps, options, recipe.get("strength", 1.0))
 
 
 class Pipeline:
@@ -151,12 +161,17 @@ class Pipeline:
     # ------------------------------------------------------------------ for the domains
 
     def settings(
-        self, solver: str | None, grid: str | None, num_inference_steps: int | None, options: Mapping[str, Any]
+        self,
+        solver: str | None,
+        grid: str | None,
+        num_inference_steps: int | None,
+        options: Mapping[str, Any],
+        strength: float = 1.0,
     ) -> Settings:
         """Fill in the checkpoint's recommendations, and warn once where a choice lies outside of them.
 
         Raises:
-            InputError: an unknown solver, grid or option, or a number of steps below 1.
+            InputError: an unknown solver, grid or option, a number of steps below 1, or a strength outside (0, 1].
         """
         known = self.config.get("recommended", {})
         same_solver = solver in (None, known.get("solver"))
@@ -165,6 +180,7 @@ class Pipeline:
             grid=known.get("grid", GRID) if grid is None else grid,
             num_inference_steps=known["num_inference_steps"] if num_inference_steps is None else num_inference_steps,
             options={**(known.get("solver_options", {}) if same_solver else {}), **options},
+            strength=_strength(strength),
         )
         self.plan(chosen)
         low, high = known.get("steps_range", (1, 10_000))
@@ -181,8 +197,9 @@ class Pipeline:
         return settings.make_solver().plan(self.levels(settings))
 
     def levels(self, settings: Settings) -> tuple[Level, ...]:
-        """The noise levels that the grid of these settings gives."""
-        return make_grid(settings.grid)(self.denoiser.process, settings.num_inference_steps)
+        """The noise levels that the grid of these settings gives, the last ones where the strength is below 1."""
+        levels = make_grid(settings.grid)(self.denoiser.process, settings.num_inference_steps)
+        return levels[-1 - max(1, round(settings.strength * settings.num_inference_steps)) :]
 
     def network_calls(self, settings: Settings) -> int:
         """Calls of the denoiser that a run of these settings makes."""
@@ -204,15 +221,28 @@ class Pipeline:
         cond: Any = None,
         denoiser: nn.Module | None = None,
         callback_on_step_end: StepCallback | None = None,
+        init: State | None = None,
+        noise: State | None = None,
     ) -> tuple[State, Tensor]:
         """Run the solver from fresh noise of the shape of `like`.
+
+        Args:
+            like: a state of the shape, dtype and device wanted.
+            rng: of all noise.
+            settings: of the run.
+            space: of this batch.
+            cond: handed to the denoiser.
+            denoiser: the checkpoint's own by default; guidance around it otherwise.
+            callback_on_step_end: see the pipelines' calls.
+            init: a clean state that the noise is put on, where `settings.strength` is below 1 (Meng et al. 2022).
+            noise: to start from, of unit deviation, instead of fresh one.
 
         Returns:
             The clean states, and (B,) int64 the first step at which a sample was not finite, or -1.
         """
         levels = self.levels(settings)
         plan = settings.make_solver().plan(levels)
-        x = self.denoiser.process.prior(rng, like, space, levels[0].t)
+        x = self._start(levels[0], like, rng, space, init if settings.strength < 1 else None, noise)
         watch = _Watch(self, x, callback_on_step_end)
         model = denoiser or self.denoiser
         with torch.inference_mode(), self._precision():
@@ -221,6 +251,15 @@ class Pipeline:
             except _Interrupted as stop:
                 x = stop.state
         return x, watch.failed_at
+
+    def _start(
+        self, level: Level, like: State, rng: Rng, space: Space | None, init: State | None, noise: State | None
+    ) -> State:
+        """The state at the first level of a run."""
+        if noise is None:
+            noise = (space or self.denoiser.process.space).noise(rng, like)
+        signal = [] if init is None else [(level.alpha, init)]
+        return lincomb([*signal, (level.sigma, noise)])
 
     def in_batches(self, batches: Iterable[list[int]], run: Callable[[list[int]], None]) -> None:
         """Call `run` with each batch; one that memory does not suffice for is halved and tried again.
@@ -310,6 +349,12 @@ def _device(device: torch.device | str) -> torch.device:
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device {str(device)!r} asked for, but torch finds no such CUDA device here; use 'cpu'")
     return found
+
+
+def _strength(value: object) -> float:
+    if not isinstance(value, int | float) or not 0 < value <= 1:
+        raise InputError(f"strength {value!r} is not allowed: above 0 (nearly as it was) up to 1 (made anew)")
+    return float(value)
 
 
 def check_count(name: str, value: object) -> int:

@@ -40,10 +40,10 @@ def test_molecules_keep_the_promises_of_a_domain(tiny: Path) -> None:
 
 
 def test_a_sample_that_depends_on_its_batch_is_found(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from multidiff_molecules.pipeline import _Draws
+    from multidiff.draws import Draws
 
-    real = _Draws.rng
-    monkeypatch.setattr(_Draws, "rng", lambda self, numbers, rows: real(self, rows, rows))
+    real = Draws.rng
+    monkeypatch.setattr(Draws, "rng", lambda self, numbers, rows: real(self, rows, rows))
     with pytest.raises(AssertionError, match="sample 2 alone differs"):
         check_pipeline(pipe, num_atoms=5)
 
@@ -221,9 +221,9 @@ def test_sizes_follow_the_histogram(pipe: Any) -> None:
 
 
 def _draws(seed: int) -> Any:
-    from multidiff_molecules.pipeline import _Draws
+    from multidiff.draws import Draws
 
-    return _Draws(seed, None, 1)
+    return Draws(seed, None, 1)
 
 
 def test_batches_are_what_a_call_makes(pipe: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -16,10 +15,11 @@ from torch import Tensor
 
 from multidiff import checkpoint
 from multidiff.denoiser import NetworkDenoiser
+from multidiff.draws import Draws, batches
 from multidiff.errors import InputError, unknown
 from multidiff.pipeline import Pipeline, Settings, StepCallback, check_count, check_indices, check_seed
 from multidiff.process import Process
-from multidiff.random import Rng, fold
+from multidiff.random import Rng
 from multidiff.schedule import SCHEDULES
 from multidiff.state import Parts
 from multidiff_molecules.generated import FILES, MoleculeOutput, restore, store
@@ -122,7 +122,7 @@ class MoleculePipeline(Pipeline):
             raise InputError("give seed or generator, not both")
         settings = self._settings(num_inference_steps, solver, grid, solver_options, guidance_scale)
         numbers = check_indices(indices, num_samples)
-        draws = _Draws(check_seed(seed) if generator is None else None, generator, num_samples)
+        draws = Draws(check_seed(seed) if generator is None else None, generator, num_samples)
         sizes = self._sizes(num_atoms, draws, numbers)
         made: dict[int, tuple[Molecule, int]] = {}
 
@@ -132,7 +132,7 @@ class MoleculePipeline(Pipeline):
             made.update(zip(rows, molecules, strict=True))
 
         self.interrupt = False
-        self.in_batches(_batches(sizes, self._batch_size(batch_size), draws.shared), run)
+        self.in_batches(batches(sizes, self._batch_size(batch_size), draws.shared), run)
         rows = sorted(made)
         output = MoleculeOutput(
             molecules=[made[i][0] for i in rows],
@@ -167,8 +167,8 @@ class MoleculePipeline(Pipeline):
         self, num_samples: int, seed: int, batch_size: int | None = None, *, num_atoms: int | None = None, **_: Any
     ) -> list[list[int]]:
         """The sample numbers of each batch of a call; one of them alone makes the same molecules."""
-        sizes = self._sizes(num_atoms, _Draws(seed, None, num_samples), range(num_samples))
-        return _batches(sizes, self._batch_size(batch_size), in_order=False)
+        sizes = self._sizes(num_atoms, Draws(seed, None, num_samples), range(num_samples))
+        return batches(sizes, self._batch_size(batch_size), in_order=False)
 
     # ------------------------------------------------------------------ within
 
@@ -215,13 +215,13 @@ class MoleculePipeline(Pipeline):
             bonds=zeros.new_zeros(batch, atoms, atoms, BOND_ORDERS),
         )
 
-    def _sizes(self, num_atoms: int | Sequence[int] | None, draws: _Draws, numbers: Sequence[int]) -> list[int]:
+    def _sizes(self, num_atoms: int | Sequence[int] | None, draws: Draws, numbers: Sequence[int]) -> list[int]:
         if num_atoms is not None:
             asked = [num_atoms] * len(numbers) if np.ndim(num_atoms) == 0 else list(num_atoms)  # type: ignore[arg-type]
             return self._check_sizes(asked, len(numbers))
         counts = np.array(list(self.sizes.values()), np.float64)
         edges = np.cumsum(counts) / counts.sum()
-        drawn = np.searchsorted(edges, draws.uniform(numbers), side="right").clip(max=len(edges) - 1)
+        drawn = np.searchsorted(edges, draws.uniform(numbers, _SIZE_STREAM), side="right").clip(max=len(edges) - 1)
         return np.array(list(self.sizes))[drawn].tolist()
 
     def _check_sizes(self, asked: Sequence[Any], samples: int) -> list[int]:
@@ -280,49 +280,3 @@ def _check_recommended(config: Mapping[str, Any], path: Path) -> None:
 def _lost(molecule: Molecule) -> Molecule:
     """Numbers that were not finite on the way have no end that could be trusted."""
     return replace(molecule, positions=np.full_like(molecule.positions, np.nan))
-
-
-class _Draws:
-    """Where a call's random numbers come from: a seed with sample numbers, or the caller's generators."""
-
-    def __init__(self, seed: int | None, generator: Any, samples: int) -> None:
-        self.seed, self.generator = seed, generator
-        self.shared = isinstance(generator, torch.Generator)
-        self._started: dict[int, Tensor] = {}
-        if generator is None or self.shared:
-            return
-        if not isinstance(generator, Sequence) or not all(isinstance(g, torch.Generator) for g in generator):
-            raise InputError("generator: give a torch.Generator, or a list of them with one for each sample")
-        if len(generator) != samples:
-            raise InputError(f"generator: a list of {len(generator)} for {samples} samples; give one for each")
-
-    def rng(self, numbers: Sequence[int], rows: Sequence[int]) -> Rng:
-        """The streams of one batch; asked again for the same rows, they start as they did.
-
-        Those of a seed are on the CPU, so that every device makes the same molecules.
-        """
-        if self.seed is not None:
-            return Rng(self.seed, numbers)
-        for i, generator in zip(rows, self._generators(rows), strict=False):
-            if i in self._started:
-                generator.set_state(self._started[i])
-            self._started[i] = generator.get_state()
-        return Rng.of(self.generator if self.shared else self._generators(rows))
-
-    def _generators(self, rows: Sequence[int]) -> list[torch.Generator]:
-        return [self.generator] if self.shared else [self.generator[i] for i in rows]
-
-    def uniform(self, numbers: Sequence[int]) -> np.ndarray:
-        """One number in [0, 1) a sample, for its size."""
-        if self.seed is not None:
-            start = fold(self.seed, _SIZE_STREAM)
-            return np.array([fold(start, i) for i in numbers], np.float64) / 2**63
-        return Rng.of(self.generator).uniform(len(numbers)).numpy()
-
-
-def _batches(sizes: Sequence[int], batch_size: int, in_order: bool) -> list[list[int]]:
-    """Rows of each batch: molecules of like size together, so that little is padding, and the largest first."""
-    rows = list(range(len(sizes))) if in_order else sorted(range(len(sizes)), key=lambda i: (-sizes[i], i))
-    batches = -(-len(rows) // batch_size)
-    edges = [len(rows) * k // batches for k in range(batches + 1)]
-    return [rows[a:b] for a, b in itertools.pairwise(edges)]
