@@ -17,7 +17,7 @@ from multidiff.errors import InputError
 from multidiff.files import atomic_path
 from multidiff_audio.encoding import FileOptions, encode
 from multidiff_audio.level import Sound
-from multidiff_audio.output import PNG, caption, examine, write
+from multidiff_audio.output import NOT_FINITE, PNG, caption, examine, write
 
 FILES = (PNG,)
 PLAYERS = 8
@@ -96,11 +96,12 @@ class AudioOutput:
         lines = caption(sample, rate)
         picture = base64.b64encode(spectrograms_png([sample.sound], rate, [lines])).decode()
         wav = base64.b64encode(encode(sample.sound, rate, FileOptions(), {})).decode()
+        player = f'<audio controls src="data:audio/wav;base64,{wav}"></audio>' if sample.warning != NOT_FINITE else ""
         told = html.escape(f"{lines[0][:200]} ({lines[1]})")
         return (
             f'<figure style="margin:0"><figcaption>{told}</figcaption>'
             f'<img alt="spectrogram" src="data:image/png;base64,{picture}"><br>'
-            f'<audio controls src="data:audio/wav;base64,{wav}"></audio></figure>'
+            f"{player}</figure>"
         )
 
 

@@ -22,6 +22,7 @@ from multidiff_audio.level import Sound, decibels, fault, levelled, rounded
 
 PNG = "audio.png"
 PICTURED = 16
+NOT_FINITE = "not finite"
 FAULTS = ("silent", "clipped", "noise")
 
 
@@ -31,7 +32,7 @@ class Sample:
 
     Attributes:
         sound: as it is written, (channels, samples); empty where it is not finite.
-        warning: one of `FAULTS`, "not finite", or "".
+        warning: one of `FAULTS`, `NOT_FINITE`, or "".
     """
 
     index: int
@@ -87,7 +88,7 @@ def write(
     pictured: list[Sample] = []
     for (index, prompt), sound in tqdm(zip(rows, sounds, strict=True), "write", len(rows), delay=2, disable=None):
         sample = examine(index, prompt, sound, rate, options.loudness, index in failed)
-        if sample.warning != "not finite":
+        if sample.warning != NOT_FINITE:
             _write(folder / file_name(index, options), sample, rate, recipe, options)
         if sample.warning:
             faulty.append(f"{index} {sample.warning}")
@@ -97,14 +98,14 @@ def write(
             records.append(_record(sample, rate, options))
     _write_png(folder / PNG, pictured, rate, recipe)
     _warn(faulty, len(rows))
-    return {"samples": len(rows), "written": len(rows) - seen["not finite"], **{name: seen[name] for name in FAULTS}}
+    return {"samples": len(rows), "written": len(rows) - seen[NOT_FINITE], **{name: seen[name] for name in FAULTS}}
 
 
 def examine(index: int, prompt: str, sound: Sound, rate: int, loudness: float | None, failed: bool = False) -> Sample:
     """Bring a sound to its level and look for faults."""
     sound = np.asarray(sound, np.float32)
     if failed or not np.isfinite(sound).all():
-        return Sample(index, prompt, sound[:, :0], -np.inf, "not finite")
+        return Sample(index, prompt, sound[:, :0], -np.inf, NOT_FINITE)
     level, lufs = levelled(sound, rate, loudness)
     return Sample(index, prompt, level, lufs, fault(level, lufs))
 
@@ -149,7 +150,7 @@ def _write(path: Path, sample: Sample, rate: int, recipe: Mapping[str, Any], opt
 
 
 def _record(s: Sample, rate: int, options: FileOptions) -> dict[str, Any]:
-    written = s.warning != "not finite"
+    written = s.warning != NOT_FINITE
     return {
         "sample": s.index,
         "file": file_name(s.index, options) if written else None,

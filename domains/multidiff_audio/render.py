@@ -80,7 +80,7 @@ def _finite(sound: Sound) -> Sound:
 
 
 def _mel_power(sound: Sound, rate: int) -> NDArray[np.float64]:
-    """(HEIGHT, frames) the power in bands of equal width in mel, of frames of about 32 ms that are an eighth of it apart."""
+    """(HEIGHT, frames) the power in bands of equal width in mel; a frame of about 32 ms starts every 4 ms."""
     size = 2 ** round(math.log2(max(64, 0.032 * rate)))
     hop = max(1, size // 8)
     padded = np.pad(sound, ((0, 0), (size // 2, size // 2)))
