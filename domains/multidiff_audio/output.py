@@ -164,7 +164,8 @@ def _record(s: Sample, rate: int, options: FileOptions) -> dict[str, Any]:
 
 def caption(s: Sample, rate: int) -> tuple[str, str]:
     """Two lines about a sound."""
-    told = [f"sample {s.index}", f"{s.sound.shape[1] / rate:.2f} s"]
+    told = [f"sample {s.index}"]
+    told += [f"{s.sound.shape[1] / rate:.2f} s"] if s.warning != NOT_FINITE else []
     told += [f"{s.loudness:.0f} LUFS"] if np.isfinite(s.loudness) else []
     return s.prompt or "(no prompt)", ", ".join([*told, *([s.warning] if s.warning else [])])
 
