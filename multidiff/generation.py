@@ -221,6 +221,7 @@ def _open(pipe: Any, out: Path, job: Mapping[str, Any]) -> _Kept:
         kept.read()
     else:
         foreign = [name for name in pipe.files if (out / name).exists()]
+        foreign += [path.name for pattern in pipe.patterns for path in sorted(out.glob(pattern))[:1]]
         if foreign:
             raise InputError(f"{out} holds {foreign[0]}, which is not of this job; give another --out, or move it away")
     for name in (*pipe.files, RUN):  # half-written, of a process that was killed

@@ -104,6 +104,7 @@ class Pipeline:
 
     Attributes:
         files: what an output's `save` writes, the one to open first in front.
+        patterns: globs of the files that it writes one a sample, named by its number.
         bytes_per_sample: that a job needs on disk, about.
         interrupt: set it to true in a callback to end the run with what there is.
         name: of the checkpoint.
@@ -112,6 +113,7 @@ class Pipeline:
     """
 
     files: ClassVar[tuple[str, ...]] = ()
+    patterns: ClassVar[tuple[str, ...]] = ()
     bytes_per_sample: ClassVar[int] = 0
 
     def __init__(self, denoiser: NetworkDenoiser, config: Mapping[str, Any]) -> None:

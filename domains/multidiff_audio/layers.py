@@ -14,6 +14,8 @@ from multidiff.conditioning.text import NULL, TextEncoder
 from multidiff.state import Parts
 
 CURVES = ("loudness", "pitch", "brightness")
+DURATIONS = 48
+"""Lengths that are told apart, evenly spaced in their logarithm."""
 
 
 class Steering(NamedTuple):
@@ -63,6 +65,7 @@ class Conditions(nn.Module):
         self.place = nn.Linear(64, width)
         self.classes = nn.ModuleList(nn.Embedding(count, width) for count in classes)
         self.curves = nn.ModuleDict({name: nn.Linear(2 * fold_time, width, bias=False) for name in CURVES})
+        self.seconds = nn.Linear(text_width, DURATIONS)
         self.fold_time = fold_time
 
     def forward(self, log_snr: Tensor, cond: Parts | None, there: Tensor) -> Steering:
@@ -86,6 +89,11 @@ class Conditions(nn.Module):
                 number = given["classes"][:, i]
                 vector = vector + embedding(number.clamp(min=0)) * (number >= 0)[:, None]
         return Steering(vector, words, is_word[:, None, None], self._rows(there, lengths, given.get("curves")))
+
+    def durations(self, tokens: Tensor) -> Tensor:
+        """(B, L) token numbers -> (B, DURATIONS) logits: what prompts say of how long their sounds are."""
+        out: Tensor = self.seconds(self.text(tokens)[2]).float()
+        return out
 
     def _rows(self, there: Tensor, lengths: Tensor, curves: Tensor | None) -> Tensor:
         place = torch.arange(there.shape[1], device=there.device).float()

@@ -182,13 +182,14 @@ class LogMel(_Frames):
         whole = self.samples(state.shape[1])
         amplitude = (self._unfold(state.float() * self.scale) + self.offset).exp()
         amplitude = torch.where(amplitude > 1.01 * self.floor, amplitude, 0.0)
-        linear = nonnegative_solution(self._analysis.to(state.device).mel_scale.fb.T, amplitude)  # type: ignore[union-attr]
+        bank: Tensor = self._analysis.to(state.device).mel_scale.fb
+        linear = nonnegative_solution(bank.T, amplitude)
         sounds = self._phases.to(state.device)(linear)
         sounds = torch.nn.functional.pad(sounds, (0, max(0, whole - sounds.shape[-1])))
         return sounds[..., : whole if samples is None else samples]
 
     @cached_property
-    def _analysis(self) -> nn.Module:
+    def _analysis(self) -> Any:
         from torchaudio.transforms import MelSpectrogram
 
         sizes: dict[str, Any] = {"n_fft": self.n_fft, "hop_length": self.hop, "n_mels": self.mels}

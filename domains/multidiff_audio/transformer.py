@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from multidiff.space import Masked
 from multidiff.state import Parts
@@ -47,9 +48,9 @@ class AudioTransformer(nn.Module):
         self.mods = nn.Sequential(nn.SiLU(), nn.Linear(width, 8 * width))
         self.blocks = nn.ModuleList(Block(width, heads, text_width) for _ in range(layers))
         self.leave = nn.Linear(width, numbers)
-        self.gate = nn.Sequential(nn.SiLU(), nn.Linear(width, numbers))
-        for last in (self.leave, self.gate[1]):
-            nn.init.zeros_(last.weight)
+        self.gate = nn.Linear(width, numbers)
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(self.gate.weight)
         self.heads = heads
 
     def forward(
@@ -65,5 +66,5 @@ class AudioTransformer(nn.Module):
             h = block(h, steering, mods[:, :6], turn, there[:, None, None])
         shift, scale = mods[:, 6:].unsqueeze(2).unbind(1)
         out = self.leave(normed(h) * (1 + scale) + shift).unflatten(-1, x.shape[2:])
-        gate = self.gate(steering.vector).reshape(len(x), 1, *x.shape[2:])
+        gate = self.gate(F.silu(steering.vector)).reshape(len(x), 1, *x.shape[2:])
         return (out.float() + gate.float() * x) * there[..., None, None]

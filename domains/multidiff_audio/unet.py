@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -52,17 +53,11 @@ class AudioUNet(nn.Module):
         self.strides = [(2, 2 if i < halve_time else 1) for i in range(len(widths) - 1)]
         self.enter = nn.Conv2d(channels, widths[0], 3, padding=1)
         self.rows = nn.Linear(low, widths[0])
-        self.down = nn.ModuleList()
-        self.shrink = nn.ModuleList()
-        self.up = nn.ModuleList()
-        self.grow = nn.ModuleList()
-        for i, width in enumerate(widths):
-            self.down.append(nn.ModuleList(Residual(width, width, low) for _ in range(blocks)))
-            self.up.append(nn.ModuleList(Residual(width * (2 if j == 0 else 1), width, low) for j in range(blocks)))
-            if i + 1 < len(widths):
-                stride = self.strides[i]
-                self.shrink.append(nn.Conv2d(width, widths[i + 1], stride, stride))
-                self.grow.append(nn.ConvTranspose2d(widths[i + 1], width, stride, stride))
+        self.down = nn.ModuleList(Level(width, width, low, blocks) for width in widths)
+        self.up = nn.ModuleList(Level(2 * width, width, low, blocks) for width in widths)
+        steps = list(zip(widths, widths[1:], self.strides, strict=False))
+        self.shrink = nn.ModuleList(nn.Conv2d(wide, narrow, s, s) for wide, narrow, s in steps)
+        self.grow = nn.ModuleList(nn.ConvTranspose2d(narrow, wide, s, s) for wide, narrow, s in steps)
         self.mods = nn.Sequential(nn.SiLU(), nn.Linear(low, 6 * low))
         self.pitch = nn.Parameter(torch.randn(math.ceil(bands / 2 ** len(self.strides)), low) * 0.02)
         self.blocks = nn.ModuleList(Block(low, heads, text_width) for _ in range(layers))
@@ -82,8 +77,7 @@ class AudioUNet(nn.Module):
         h = (self.enter(h) + rows.transpose(1, 2)[:, :, None]) * masks[0]
         kept = []
         for level, blocks in enumerate(self.down):
-            for block in blocks:
-                h = block(h, steering.vector, masks[level])
+            h = blocks(h, steering.vector, masks[level])
             kept.append(h)
             if level < len(self.strides):
                 h = self.shrink[level](h) * masks[level + 1]
@@ -91,9 +85,7 @@ class AudioUNet(nn.Module):
         for level in reversed(range(len(kept))):
             if level < len(self.strides):
                 h = self.grow[level](h) * masks[level]
-            h = torch.cat([h, kept[level]], 1)
-            for block in self.up[level]:
-                h = block(h, steering.vector, masks[level])
+            h = self.up[level](torch.cat([h, kept[level]], 1), steering.vector, masks[level])
         out = self.leave(F.silu(channel_norm(h)) * masks[0]).permute(0, 3, 1, 2)
         return out[:, : x.shape[1], :, : x.shape[3]].float() * there[..., None, None]
 
@@ -119,6 +111,21 @@ class AudioUNet(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, steering, mods, turn, there)
         return tokens.unflatten(1, (bands, rows)).permute(0, 3, 1, 2) * mask
+
+
+class Level(nn.Module):
+    """Residual blocks one after the other, at one resolution."""
+
+    def __init__(self, width_in: int, width: int, steering: int, blocks: int) -> None:
+        super().__init__()
+        widths = [width_in] + [width] * blocks
+        self.blocks = nn.ModuleList(Residual(a, b, steering) for a, b in itertools.pairwise(widths))
+
+    def forward(self, x: Tensor, vector: Tensor, mask: Tensor) -> Tensor:
+        """(B, width_in, F, N) -> (B, width, F, N), zero where there is no sound."""
+        for block in self.blocks:
+            x = block(x, vector, mask)
+        return x * mask
 
 
 class Residual(nn.Module):

@@ -1,0 +1,184 @@
+"""Sounds that are given: as a start, as what is kept around what is made anew, as a loop."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multidiff.denoiser import Denoiser
+from multidiff.errors import InputError
+from multidiff.state import Parts
+from multidiff_audio.representation import Representation
+
+Region = tuple[float, float | None]
+"""Start and end in seconds; None is the end of the sound."""
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """A sound that a call starts from, as the representation wants it.
+
+    Attributes:
+        sound: (channels, samples) at the representation's rate, brought to the level of the training data.
+        gain: what it was multiplied by for that.
+        regions: what is made anew, (start, end) in samples; empty where all of it is.
+        name: of the file; empty where it was an array.
+        told: what was converted, for a warning.
+    """
+
+    sound: np.ndarray
+    gain: float
+    regions: tuple[tuple[int, int], ...] = ()
+    name: str = ""
+    told: str = ""
+
+    @property
+    def samples(self) -> int:
+        """Its length."""
+        return int(self.sound.shape[1])
+
+    def recipe(self, rate: int) -> dict[str, Any]:
+        """As plain values, for the files."""
+        digest = hashlib.sha256(self.sound.tobytes()).hexdigest()[:16]
+        regions = [[start / rate, end / rate] for start, end in self.regions]
+        return {"init": self.name, "init_sha256": digest} | ({"inpaint": regions} if regions else {})
+
+
+def given(
+    init: str | Path | np.ndarray,
+    rate: int | None,
+    representation: Representation,
+    level: float,
+    inpaint: Sequence[Region] = (),
+    extend: float = 0.0,
+) -> Given:
+    """Read a sound and bring it to the representation's rate, channels and level.
+
+    Args:
+        init: a file, or an array (samples,) or (channels, samples).
+        rate: of the array; the representation's by default.
+        representation: of the checkpoint.
+        level: dB re full scale, root mean square, of the training data.
+        inpaint: regions to make anew.
+        extend: seconds to go on for after its end.
+
+    Raises:
+        InputError: it cannot be read or is silent; a region is reversed, outside or overlaps another.
+    """
+    from multidiff_audio import sound as sounds
+
+    if isinstance(init, str | Path):
+        found, own_rate = sounds.read(Path(init))
+        name = str(init)
+    else:
+        found, own_rate, name = np.atleast_2d(np.asarray(init, np.float32)), rate or representation.rate, ""
+        if found.ndim != 2 or not found.size or not np.isfinite(found).all():
+            raise InputError(f"init: an array of shape {found.shape}; give finite (samples,) or (channels, samples)")
+    told = []
+    if own_rate != representation.rate:
+        told.append(f"{own_rate} Hz to {representation.rate} Hz")
+    if found.shape[0] != representation.channels:
+        told.append(f"{found.shape[0]} channel{'s' * (found.shape[0] > 1)} to {representation.channels}")
+    sound = sounds.mix(sounds.resample(found, own_rate, representation.rate), representation.channels)
+    power = float(np.square(sound, dtype=np.float64).mean())
+    if power < 1e-10:
+        raise InputError(f"{name or 'init'} is silent; give a sound to start from")
+    gain = 10 ** (level / 20) / math.sqrt(power)
+    regions = checked(inpaint, sound.shape[1] / representation.rate, extend)
+    sound = np.pad(sound, ((0, 0), (0, round(extend * representation.rate))))
+    spans = tuple((round(a * representation.rate), round(b * representation.rate)) for a, b in regions)
+    return Given((sound * gain).astype(np.float32), gain, spans, name, ", ".join(told))
+
+
+def checked(inpaint: Sequence[Region], seconds: float, extend: float = 0.0) -> list[tuple[float, float]]:
+    """Regions in order, open ends closed, the extension among them.
+
+    Raises:
+        InputError: a region is reversed, outside the sound, or overlaps another.
+    """
+    if not (math.isfinite(extend) and extend >= 0):
+        raise InputError(f"extend {extend!r} is not allowed: seconds, 0 or more")
+    regions = [(float(start), seconds if end is None else float(end)) for start, end in inpaint]
+    for start, end in regions:
+        if not (math.isfinite(start) and math.isfinite(end)) or end <= start:
+            raise InputError(f"inpaint {start:g}:{end:g} is not allowed: the end must come after the start")
+        if start < 0 or end > seconds + 1e-6:
+            raise InputError(f"inpaint {start:g}:{end:g} lies outside the sound, which is {seconds:.3f} s long")
+    if extend:
+        regions.append((seconds, seconds + extend))
+    regions.sort()
+    for (_, end), (start, later) in itertools.pairwise(regions):
+        if start < end:
+            raise InputError(f"inpaint {start:g}:{later:g} overlaps the region before it, which ends at {end:g}")
+    return regions
+
+
+def known_mask(regions: Sequence[tuple[int, int]], rows: int, representation: Representation) -> Tensor:
+    """(1, rows, C, 1) bool: true for frames that lie outside all regions with their whole window."""
+    r = representation
+    centre = torch.arange(rows * r.fold_time) * r.hop
+    known = torch.ones(rows * r.fold_time, dtype=torch.bool)
+    for start, end in regions:
+        known &= (centre + r.n_fft // 2 <= start) | (centre - r.n_fft // 2 >= end)
+    channels = r.shape[0] // r.fold_time
+    return known.view(rows, 1, r.fold_time).expand(-1, channels, -1).reshape(1, rows, -1, 1)
+
+
+def put_back(made: np.ndarray, given: Given, fade: int) -> np.ndarray:
+    """The given samples outside the regions, with a linear fade of `fade` samples just before and after each."""
+    weight = np.zeros(given.samples, np.float32)
+    ramp = (np.arange(fade, dtype=np.float32) + 1) / (fade + 1)
+    for start, end in given.regions:
+        weight[start:end] = 1
+        before, after = weight[max(0, start - fade) : start], weight[end : end + fade]
+        np.maximum(before, ramp[fade - len(before) :], out=before)
+        np.maximum(after, ramp[::-1][: len(after)], out=after)
+    return made * weight + given.sound * (1 - weight)
+
+
+class Rolled(Denoiser):
+    """A denoiser that sees the sound as a circle, cut open at another place at every noise level.
+
+    No place is then the end for long, and what is made can be played round and round (compare the shifted windows of
+    Bar-Tal et al. 2023). The place follows from the time, so that a sample does not depend on its batch.
+    """
+
+    def __init__(self, denoiser: Denoiser) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.process: Any = getattr(denoiser, "process", None)
+
+    def forward(self, x: Any, t: Tensor, cond: Any = None, space: Any = None, previous: Any = None) -> Any:
+        lengths = space.mask.sum(1)
+        shift = ((t * 7919.0 * (math.sqrt(5) - 1) / 2 % 1) * lengths).long().to(lengths.device)
+        place = torch.arange(x.shape[1], device=x.device)
+        there = place < lengths[:, None]
+        to = torch.where(there, (place + shift[:, None]) % lengths[:, None], place)
+        back = torch.where(there, (place - shift[:, None]) % lengths[:, None], place)
+        if isinstance(cond, Parts) and "curves" in cond:
+            cond = Parts({**cond, "curves": _taken(cond["curves"], to)})
+        return _taken(self.denoiser(_taken(x, to), t, cond, space), back)
+
+
+def _taken(x: Tensor, rows: Tensor) -> Tensor:
+    """x[b, rows[b, n]] for every b and n."""
+    return x[torch.arange(len(x), device=x.device)[:, None], rows]
+
+
+def decoded_loop(representation: Representation, state: Tensor) -> Tensor:
+    """(B, rows, C, F), a circle of rows -> (B, channels, samples); the end meets the start."""
+    rows = state.shape[1]
+    margin = math.ceil(representation.n_fft / (representation.hop * representation.fold_time)) + 1
+    around = torch.arange(-margin, rows + margin, device=state.device) % rows
+    step = representation.fold_time * representation.hop
+    whole = representation.decode(state[:, around])
+    return whole[..., margin * step : (margin + rows) * step]

@@ -1,0 +1,224 @@
+"""A call's arguments, checked and resolved before any work."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from multidiff.errors import InputError, unknown
+from multidiff.pipeline import Settings
+from multidiff_audio.curves import curves, scaled
+from multidiff_audio.editing import Given, Region, given
+from multidiff_audio.layers import CURVES
+from multidiff_audio.request import Request
+
+if TYPE_CHECKING:
+    from multidiff_audio.pipeline import AudioPipeline
+
+LEVEL = -23.0
+"""dB re full scale, root mean square: what `multidiff prepare audio` brings sounds to."""
+
+STRENGTH = 0.6
+"""Of sound to sound, where none is asked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What a call makes.
+
+    Attributes:
+        request: prompts, negative prompts, lengths.
+        settings: of the solver.
+        scale: of guidance.
+        classes: (1, A) int64, -1 where not asked for.
+        given: the sound to start from.
+        follow: (frames, 3) curves to follow, NaN where not.
+        loop: whether the end meets the start.
+        two_takes: whether each sound is two of a mono checkpoint, left and right.
+        variations: the sample whose variations are made and their share of fresh noise; None for none.
+        plain: what of it the files tell, beside the solver's settings.
+    """
+
+    request: Request
+    settings: Settings
+    scale: float
+    classes: Tensor
+    given: Given | None
+    follow: np.ndarray | None
+    loop: bool
+    two_takes: bool
+    variations: tuple[int, float] | None
+    plain: Mapping[str, Any]
+
+    def recipe(self, rate: int) -> dict[str, Any]:
+        """Plain values, for the files."""
+        told: dict[str, Any] = {"guidance_scale": self.scale, "prompt": list(self.request.prompts)}
+        if any(self.request.negatives):
+            told["negative_prompt"] = list(self.request.negatives)
+        if any(seconds is not None for seconds in self.request.seconds):
+            told["duration"] = list(self.request.seconds)
+        return told | dict(self.plain) | (self.given.recipe(rate) if self.given else {})
+
+
+def make_job(
+    pipe: AudioPipeline,
+    *,
+    prompt: str | Sequence[str] | None = None,
+    negative_prompt: str | Sequence[str] | None = None,
+    duration: float | Sequence[float] | None = None,
+    classes: Mapping[str, str] | None = None,
+    follow: str | Path | Mapping[str, Sequence[float]] | None = None,
+    follow_curves: Sequence[str] = CURVES,
+    init: str | Path | np.ndarray | None = None,
+    init_rate: int | None = None,
+    strength: float | None = None,
+    inpaint: Sequence[Region] = (),
+    extend: float = 0.0,
+    loop: bool = False,
+    stereo: bool = False,
+    variations_of: int | None = None,
+    variation_strength: float = 0.3,
+    num_inference_steps: int | None = None,
+    solver: str | None = None,
+    grid: str | None = None,
+    solver_options: Mapping[str, Any] | None = None,
+    guidance_scale: float | None = None,
+) -> Job:
+    """Check the arguments of `AudioPipeline.__call__`, which explains them; warn of what is unusual.
+
+    Raises:
+        InputError: one is not allowed.
+    """
+    request = Request.of(prompt, negative_prompt, duration)
+    request.check(pipe.longest)
+    _warn_of(pipe, request)
+    if init is None and (inpaint or extend or strength is not None):
+        raise InputError("strength, inpaint and extend need a sound to start from: give init")
+    whole = not (inpaint or extend)
+    start = given(init, init_rate, pipe.representation, LEVEL, inpaint, extend) if init is not None else None
+    if start is not None and start.told:
+        pipe.warn(f"{start.name or 'init'} was converted: {start.told}")
+    if loop and start is not None:
+        raise InputError("loop makes a new sound; it cannot be combined with init")
+    used = (STRENGTH if whole else 1.0) if strength is None and init is not None else strength
+    settings = pipe.settings(solver, grid, num_inference_steps, solver_options or {}, 1.0 if used is None else used)
+    plain: dict[str, Any] = {"classes": dict(classes)} if classes else {}
+    plain |= {name: True for name, on in (("loop", loop), ("stereo", stereo)) if on}
+    if variations_of is not None:
+        plain |= {"variations_of": variations_of, "variation_strength": variation_strength}
+    followed, told = _followed(pipe, follow, follow_curves, request, start)
+    return Job(
+        request=_with_length(request, followed, pipe) if start is None else request,
+        settings=settings,
+        scale=_scale(pipe, guidance_scale, request),
+        classes=_classes(pipe, classes or {}),
+        given=start,
+        follow=followed,
+        loop=loop,
+        two_takes=stereo and pipe.representation.channels == 1,
+        variations=_variations(variations_of, variation_strength),
+        plain=plain | told,
+    )
+
+
+def _warn_of(pipe: AudioPipeline, request: Request) -> None:
+    for text in dict.fromkeys((*request.prompts, *(n for n in request.negatives if n))):
+        encoded = pipe.vocabulary.encode(text)
+        if encoded.unknown:
+            names = ", ".join(map(repr, encoded.unknown[:8])) + (", ..." if len(encoded.unknown) > 8 else "")
+            left = "is left out" if len(encoded.unknown) == 1 else "are left out"
+            pipe.warn(f"the checkpoint never saw {names}, which {left} of the prompt")
+        if encoded.cut:
+            longest = pipe.vocabulary.longest
+            pipe.warn(
+                f"a prompt has more than the {longest} words that are read; left out: {' '.join(encoded.cut[:8])}"
+            )
+    for seconds in request.seconds:
+        if seconds is not None and seconds > 1.05 * pipe.longest:
+            pipe.warn(f"{seconds:g} s: {pipe.name or 'this checkpoint'} was trained on up to {pipe.longest:.3g} s")
+
+
+def _scale(pipe: AudioPipeline, asked: float | None, request: Request) -> float:
+    known = pipe.config["recommended"]
+    scale = known.get("guidance_scale", 1.0) if asked is None else asked
+    if isinstance(scale, bool) or not (isinstance(scale, int | float) and math.isfinite(scale) and scale >= 0):
+        raise InputError(f"guidance_scale {scale!r} is not allowed: a finite number, 0 or more")
+    low, high = known.get("guidance_range", (0.0, math.inf))
+    if not low <= scale <= high:
+        pipe.warn(f"guidance scale {scale:g}: {pipe.name or 'this checkpoint'} is recommended with {low:g} to {high:g}")
+    if scale == 1 and any(request.negatives):
+        pipe.warn("a negative prompt has no effect at guidance scale 1; give a larger one")
+    return float(scale)
+
+
+def _classes(pipe: AudioPipeline, asked: Mapping[str, str]) -> Tensor:
+    for name in asked:
+        if name not in pipe.classes:
+            raise unknown("attribute", name, pipe.classes) if pipe.classes else InputError("it knows no classes")
+        if asked[name] not in pipe.classes[name]:
+            raise unknown(name, asked[name], pipe.classes[name])
+    numbers = [names.index(asked[name]) if name in asked else -1 for name, names in pipe.classes.items()]
+    return torch.tensor([numbers], dtype=torch.int64).reshape(1, -1)
+
+
+def _variations(of: int | None, strength: float) -> tuple[int, float] | None:
+    if of is None:
+        return None
+    if isinstance(of, bool) or not isinstance(of, int) or not 0 <= of < 2**62:
+        raise InputError(f"variations_of {of!r} is not allowed: the number of a sample, 0 or more")
+    if not (isinstance(strength, int | float) and 0 <= strength <= 1):
+        raise InputError(f"variation_strength {strength!r} is not allowed: from 0 (the same) to 1 (another sample)")
+    return of, float(strength)
+
+
+def _followed(
+    pipe: AudioPipeline,
+    follow: str | Path | Mapping[str, Sequence[float]] | None,
+    names: Sequence[str],
+    request: Request,
+    start: Given | None,
+) -> tuple[np.ndarray | None, dict[str, Any]]:
+    """Curves (frames, 3), NaN where one is not followed, and what the files tell of them."""
+    if follow is None:
+        return None, {}
+    for name in names if isinstance(follow, str | Path) else follow:
+        if name not in CURVES:
+            raise unknown("curve", name, CURVES)
+    hop, rate = pipe.representation.hop, pipe.representation.rate
+    if isinstance(follow, str | Path):
+        found = given(follow, None, pipe.representation, LEVEL)
+        frames = math.ceil(found.samples / hop) + 1
+        values = curves(torch.from_numpy(found.sound.mean(0))[None], rate, hop, frames)[0].numpy()
+        values[:, [name not in names for name in CURVES]] = np.nan
+        return values, {
+            "follow": str(follow),
+            "follow_curves": list(names),
+            "follow_sha256": found.recipe(rate)["init_sha256"],
+        }
+    seconds = next((s for s in request.seconds if s is not None), start.samples / rate if start else None)
+    if seconds is None:
+        raise InputError("follow: curves given as numbers need a duration, which they are spread over")
+    frames = math.ceil(seconds * rate / hop) + 1
+    values = np.full((frames, len(CURVES)), np.nan, np.float32)
+    for name, given_points in follow.items():
+        points = np.asarray(given_points, np.float64)
+        if points.ndim != 1 or not len(points) or not np.isfinite(points).all():
+            raise InputError(f"follow: {name} must be a list of finite numbers")
+        spread = np.interp(np.linspace(0, 1, frames), np.linspace(0, 1, len(points)), points)
+        values[:, CURVES.index(name)] = scaled(name, spread)
+    return values, {"follow": {name: np.asarray(v, np.float64).tolist() for name, v in follow.items()}}
+
+
+def _with_length(request: Request, followed: np.ndarray | None, pipe: AudioPipeline) -> Request:
+    """A sound that follows another is as long, unless a length is asked for."""
+    if followed is None or any(seconds is not None for seconds in request.seconds):
+        return request
+    seconds = (len(followed) - 1) * pipe.representation.hop / pipe.representation.rate
+    return Request(request.prompts, request.negatives, (seconds,) * len(request))
