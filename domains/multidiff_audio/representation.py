@@ -47,7 +47,7 @@ class _Frames:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        whole = (self.rate, self.channels, self.n_fft, self.hop, self.fold_time, self.fold_frequency)
+        whole = (self.rate, self.channels, self.n_fft, self.hop, self.fold_time, self.fold_frequency, self.bands)
         if min(whole) < 1 or not (math.isfinite(self.scale) and self.scale > 0):
             raise InputError(f"sizes of a spectrogram must be positive, not {self}")
         if self.n_fft % 2 or self.hop > self.n_fft // 2 or self.bands % self.fold_frequency:
@@ -167,6 +167,11 @@ class LogMel(_Frames):
     offset: float = 0.0
     floor: float = 1e-4
     iterations: int = 60
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (self.floor > 0 and self.iterations >= 1 and math.isfinite(self.floor + self.offset)):
+            raise InputError(f"log-mel needs a floor above 0, a finite offset and an iteration or more, not {self}")
 
     @property
     def bands(self) -> int:
