@@ -12,6 +12,7 @@ domain = Domain(
     folder=Path(__file__).parent,
     default_checkpoint="audio-digits",
     components={
+        "SpectrogramUNet": "multidiff_audio.network:SpectrogramUNet",
         "AudioUNet": "multidiff_audio.unet:AudioUNet",
         "AudioTransformer": "multidiff_audio.transformer:AudioTransformer",
     },

@@ -32,12 +32,14 @@ class Chances:
         text: the prompt, where there is something.
         classes: each of its classes.
         curves: each of its curves.
+        crop: a random part of it, of at least a tenth, in the place of the whole.
     """
 
     nothing: float = 0.1
     text: float = 0.9
     classes: float = 0.2
     curves: float = 0.1
+    crop: float = 0.0
 
 
 class AudioData(BucketedData):
@@ -131,7 +133,7 @@ class Cutter:
 
     def __call__(self, rows: np.ndarray, rng: Rng | None) -> Batch:
         """A batch: (states, their space, their conditions)."""
-        draws = rng.uniform(len(rows) * (10 + self.classes.shape[1])).view(-1, len(rows)) if rng is not None else None
+        draws = rng.uniform(len(rows) * (12 + self.classes.shape[1])).view(-1, len(rows)) if rng is not None else None
         sounds, lengths = self._sounds(rows, draws)
         state = self.representation.encode(sounds)
         own = torch.tensor([self.representation.rows(n) for n in lengths], device=self.device)
@@ -142,6 +144,10 @@ class Cutter:
         """(B, channels, samples), and how many samples of each are its own."""
         starts, lengths = self.clips.offsets[rows].copy(), self.clips.lengths[rows].copy()
         excess = (lengths - self.longest).clip(min=0)
+        if draws is not None:
+            cropped, share = draws[10:12].numpy()
+            kept = ((lengths - excess) * (0.1 + 0.9 * share)).astype(np.int64).clip(min=1)
+            excess = np.where(cropped < self.chances.crop, lengths - kept, excess)
         lengths -= excess
         shift = np.zeros(len(rows), np.int64)
         gain = np.ones(len(rows), np.float32)
@@ -179,7 +185,7 @@ class Cutter:
         anything = (draws[5] >= self.chances.nothing)[:, None]
         text = anything[:, 0] & (draws[6] < self.chances.text)
         followed = anything & (self.chances.curves > draws[7:10].T)
-        return text, anything & (self.chances.classes > draws[10:].T), followed
+        return text, anything & (self.chances.classes > draws[12:].T), followed
 
     def _phrasing(self, row: int, u: float) -> Tensor:
         known = self.tokens[row]

@@ -61,6 +61,7 @@ class AudioModule(DiffusionModule):
         drop: share of the samples that are given no condition at all, for guidance.
         drop_text: share of the others that are given no text.
         tell_classes, tell_curves: share of the samples that are given each class and each curve.
+        crop: share of the samples of which a random part is taken: for sounds that may begin and end anywhere.
         durations_weight: factor of the loss of the length that a prompt stands for.
         times: how noise levels are drawn: uniform, log-normal or logit-normal.
         weighting: of the error: edm, min-snr, sigmoid or uniform.
@@ -79,6 +80,7 @@ class AudioModule(DiffusionModule):
         drop_text: float = 0.1,
         tell_classes: float = 0.2,
         tell_curves: float = 0.1,
+        crop: float = 0.0,
         durations_weight: float = 0.1,
         times: str = "uniform",
         weighting: str = "edm",
@@ -106,7 +108,7 @@ class AudioModule(DiffusionModule):
             ema_decay,
             seed,
         )
-        self.chances = Chances(drop, 1 - drop_text, tell_classes, tell_curves)
+        self.chances = Chances(drop, 1 - drop_text, tell_classes, tell_curves, crop)
         self.recommended = {**RECOMMENDED, **(recommended or {})}
         self.durations_weight = durations_weight
         self.made: list[AudioOutput] = []
