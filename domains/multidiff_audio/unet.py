@@ -72,11 +72,9 @@ class AudioUNet(nn.Module):
         there = x.new_ones(x.shape[:2], dtype=torch.bool) if space is None else space.mask
         steering = self.conditions(log_snr, cond, there)
         masks = self._masks(there)
-        h = (
-            F.pad(x.permute(0, 2, 3, 1), (0, masks[0].shape[-1] - x.shape[1], 0, -x.shape[3] % self._fold[0]))
-            * masks[0]
-        )
-        rows = F.pad(self.rows(steering.rows), (0, 0, 0, masks[0].shape[-1] - x.shape[1]))
+        missing = masks[0].shape[-1] - x.shape[1]
+        h = F.pad(x.permute(0, 2, 3, 1), (0, missing, 0, -x.shape[3] % self._fold[0])) * masks[0]
+        rows = F.pad(self.rows(steering.rows), (0, 0, 0, missing))
         h = (self.enter(h) + rows.transpose(1, 2)[:, :, None]) * masks[0]
         kept = []
         for level, blocks in enumerate(self.down):
