@@ -59,10 +59,14 @@ def by_row(values: Tensor, fold_time: int) -> Tensor:
 
 
 def _pitch(spectrum: Tensor, rate: int) -> Tensor:
-    """The strongest peak of the autocorrelation between the lowest and the highest pitch; 0 where it is weak."""
+    """The strongest peak of the autocorrelation between the lowest and the highest pitch; 0 where it is weak.
+
+    The largest value alone would be the first one, the highest pitch, of all that rumbles below the lowest.
+    """
     correlation = torch.fft.irfft(spectrum.abs().square())
     first, last = int(rate / HIGHEST), math.ceil(rate / LOWEST)
-    strength, lag = correlation[..., first : last + 1].max(-1)
+    before, here, after = (correlation[..., first + k : last + 1 + k] for k in (-1, 0, 1))
+    strength, lag = torch.where((here >= before) & (here >= after), here, -math.inf).max(-1)
     voiced = strength > 0.4 * correlation[..., 0]
     return torch.where(voiced, (rate / (lag + first) / 150).log2(), 0.0)
 
