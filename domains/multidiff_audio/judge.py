@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from multidiff import checkpoint
 from multidiff.errors import InputError, unknown
+from multidiff_audio.sound import resample
 
 if TYPE_CHECKING:
     from torchaudio.transforms import MelSpectrogram
@@ -180,10 +181,7 @@ def ready(sound: NDArray[np.floating[Any]], rate: int, to: int) -> NDArray[np.fl
     with np.errstate(over="ignore", invalid="ignore"):
         whole = np.nan_to_num(sound[:, : int(LONGEST * rate)].astype(np.float64), posinf=0.0, neginf=0.0)
     mono = np.clip(whole, -1e6, 1e6).mean(0) if whole.size else np.zeros(1)
-    if rate != to:
-        from multidiff_audio.sound import resample
-
-        mono = resample(mono[None].astype(np.float32), rate, to)[0]
+    mono = resample(mono[None].astype(np.float32), rate, to)[0]
     mono = mono - mono.mean()
     return (mono / max(float(mono.std()), 1e-5)).astype(np.float32)
 

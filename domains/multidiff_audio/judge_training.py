@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import functools
+import math
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -204,33 +206,44 @@ tags: [audio-classification, multidiff]
 ---
 # Judge of {data}
 
-Tells {attributes} of a sound; its embedding of {embedding} numbers serves for distances between sets of sounds. For
-measuring generated sounds with `multidiff evaluate audio`; not for use on people.
+{purpose}
 
 | attribute | classes | accuracy on the test split |
 | --- | --- | --- |
 {rows}
 
-{tested} test clips, heard once after training. {weights:,} weights.
-
-Trained on the {trained} clips of the training split of {data} ({licence}): {source}. It has never been trained on a
-test clip, nor on a generated sound. {epochs} epochs, {seconds:.0f} seconds on one CPU core:
+{origin}
 
     {command}
 """
 
 
-def card(judge: Judge, clips: PackedClips, scores: Mapping[str, float], **about: Any) -> str:
-    """The README.md of a judge."""
-    rows = [f"| {a} | {', '.join(c)} | {scores.get(a, float('nan')):.1%} |" for a, c in judge.classes.items()]
+def card(judge: Judge, clips: PackedClips, scores: Mapping[str, float], about: Mapping[str, Any]) -> str:
+    """The README.md of a judge.
+
+    Args:
+        about: "data", "licence", "source", "epochs", "seconds" of CPU time, and the "command".
+    """
+    weights = sum(p.numel() for p in judge.network.parameters())
+    rows = [f"| {a} | {', '.join(c)} | {scores.get(a, math.nan):.1%} |" for a, c in judge.classes.items()]
+    purpose = (
+        f"Tells the {' and the '.join(judge.classes)} of a sound; its embedding of {EMBEDDING} numbers serves for "
+        "distances between sets of sounds. For measuring generated sounds with `multidiff evaluate audio`; it is no "
+        "means of recognising people."
+    )
+    origin = (
+        f"{len(clips.rows(TEST))} test clips, heard once, after training. {weights:,} weights, trained on the "
+        f"{len(clips.rows(TRAIN)):,} clips of the training split of {about['data']} (licence {about['licence']}): "
+        f"{about['source']}. It has never been trained on a test clip, nor on a generated sound. {about['epochs']} "
+        f"epochs, {about['seconds']:.0f} seconds on one CPU core:"
+    )
     return CARD.format(
-        attributes=" and ".join(judge.classes),
-        embedding=EMBEDDING,
+        licence=about["licence"],
+        data=about["data"],
+        purpose=textwrap.fill(purpose, 120),
         rows="\n".join(rows),
-        tested=len(clips.rows(TEST)),
-        trained=len(clips.rows(TRAIN)),
-        weights=sum(p.numel() for p in judge.network.parameters()),
-        **about,
+        origin=textwrap.fill(origin, 120),
+        command=about["command"],
     )
 
 
@@ -248,18 +261,16 @@ def main() -> None:
     seconds = time.process_time() - started
     scores = accuracy(judge, clips, TEST)
     config = {**judge.config, "accuracy": scores, "data": args.name or args.data.stem, "licence": args.licence}
-    options = f" --epochs {args.epochs} --seed {args.seed} --mixed {args.mixed:g} --dropout {args.dropout:g}"
-    text = card(
-        judge,
-        clips,
-        scores,
-        data=config["data"],
-        licence=args.licence,
-        source=args.source or args.data.name,
-        epochs=args.epochs,
-        seconds=seconds,
-        command=f"python -m multidiff_audio.judge_training {args.data.name} JUDGE{options}",
-    )
+    options = f"--epochs {args.epochs} --seed {args.seed} --mixed {args.mixed:g} --dropout {args.dropout:g}"
+    about = {
+        "data": config["data"],
+        "licence": args.licence,
+        "source": args.source or args.data.name,
+        "epochs": args.epochs,
+        "seconds": seconds,
+        "command": f"python -m multidiff_audio.judge_training {args.data.name} {args.out.name}/ {options}",
+    }
+    text = card(judge, clips, scores, about)
     checkpoint.save(args.out, config, judge.network.state_dict(), text)
     print(
         f"{args.out}: "

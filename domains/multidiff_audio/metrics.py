@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,9 +16,8 @@ from tqdm import tqdm
 Array = NDArray[np.float64]
 
 NEIGHBOURS = 5  # k of precision, recall, density and coverage (Naeem et al. 2020)
-DRAWS = 10  # pairs of disjoint draws behind each real-to-real figure
-SHIFT = 8  # frames that two spectrograms are moved against each other to find a copy
-_ROWS = 512  # of sounds compared at a time: (rows, training clips) numbers are held
+DEPTH = 3.0  # decades of power: 30 dB
+_PRODUCTS = 1 << 25  # numbers held at a time when spectrograms are compared
 
 
 def frechet_distance(a: Array, b: Array) -> float:
@@ -88,30 +87,38 @@ def _radius(x: Array, k: int) -> Array:
     return np.sort(distances(x, x), 1)[:, k]
 
 
-def disjoint_draws(
-    groups: Sequence[int], n: int, rng: np.random.Generator
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Two sets of n rows each that have no row in common, and as nearly as can be the same number of every group.
-
-    Groups are dealt out in turn, as the prompts of an evaluation are; so two draws differ in their sounds, not in how
-    often each kind of sound is in them.
+def draw(groups: NDArray[np.int64], n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """n rows, or all there are if that is less, with as nearly as can be the same number of every group.
 
     Args:
         groups: (rows,) the kind of each; equal numbers are one kind.
-        n: at most half as many as there are rows.
     """
-    order = rng.permutation(len(groups))
-    ordered = order[np.argsort(np.array(groups)[order], kind="stable")]
-    halves = (_in_turn(ordered[side::2], np.array(groups)) for side in (0, 1))
-    first, second = (half[:n] for half in halves)
+    return _in_turn(_by_group(groups, rng), groups, rng)[:n]
+
+
+def disjoint_draws(
+    groups: NDArray[np.int64], n: int, rng: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Two draws of n rows (at most half as many as there are) that have no row in common.
+
+    As the prompts of an evaluation are taken in turn, so are the groups; two draws then differ in their sounds, not in
+    how often each kind of sound is in them.
+    """
+    ordered = _by_group(groups, rng)
+    first, second = (_in_turn(ordered[side::2], groups, rng)[:n] for side in (0, 1))
     return first, second
 
 
-def _in_turn(rows: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Rows that are ordered by group, with one of every group before the second of any."""
+def _by_group(groups: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    order = rng.permutation(len(groups))
+    return order[np.argsort(groups[order], kind="stable")]
+
+
+def _in_turn(rows: NDArray[np.int64], groups: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Rows that are ordered by group, with one of every group, in any order, before the second of any."""
     kinds = groups[rows]
     turn = np.arange(len(rows)) - np.searchsorted(kinds, kinds)
-    return rows[np.argsort(turn, kind="stable")]
+    return rows[np.lexsort((rng.random(len(rows)), turn))]
 
 
 def mean_pair_distance(x: Array) -> float:
@@ -124,16 +131,16 @@ def mean_pair_distance(x: Array) -> float:
 
 
 def shapes(mels: Sequence[Tensor], frames: int) -> Tensor:
-    """(n, frames, bands) log-mel spectrograms above their floor, of norm 1; longer ones are cut, shorter ones end in 0.
+    """(n, frames, bands) log-mel spectrograms as far as they are above their floor, of norm 1.
 
-    The floor is the spectrogram's own tenth percentile, or 6 (60 dB) below its maximum: noise that a recording or a
-    decoder adds below it changes nothing.
+    The floor is DEPTH below the loudest moment and band: what a recording, a decoder or added noise has beneath it
+    changes nothing, nor do silent frames at either end. Longer sounds are cut, shorter ones end in 0.
     """
     rows = []
     for mel in mels:
         kept = mel[:, :frames]
-        floor = torch.maximum(kept.flatten().quantile(0.1), kept.max() - 6.0)
-        rows.append(F.pad((kept - floor).clamp(min=0), (0, frames - kept.shape[1])).T)
+        above = (kept - (kept.max() - DEPTH)).clamp(min=0)
+        rows.append(F.pad(above, (0, frames - kept.shape[1])).T)
     stacked = torch.stack(rows) if rows else torch.zeros(0, frames, 1)
     return F.normalize(stacked.flatten(1), dim=1).view_as(stacked)
 
@@ -143,37 +150,26 @@ def nearest(
 ) -> tuple[Array, NDArray[np.int64]]:
     """Distance of each of `query` (n, frames, bands) to the nearest of `known` (m, ...), and which that is.
 
-    One minus the cosine of the angle between two spectrograms, at the best of all shifts to SHIFT frames: 0 for a copy
-    at whatever level and moment, 1 for sounds with no band and moment in common.
+    One minus the cosine of the angle between two spectrograms, at the best of all shifts: 0 for a copy at whatever
+    level and moment, 1 for sounds with no band in common.
 
     Args:
         query: as `shapes` makes them.
-        known: of the same number of frames and bands.
+        known: of the same number of frames and bands, at least one.
         same: they are the same sounds; the nearest other one is looked for.
     """
-    best: Array = np.full(len(query), 2.0)
+    best: Array = np.zeros(len(query))
     which: NDArray[np.int64] = np.zeros(len(query), np.int64)
-    if not len(known):
-        return best, which
-    flat = known.flatten(1).T
-    for start in tqdm(range(0, len(query), _ROWS), "copies", disable=None if progress else True, delay=2):
-        part = query[start : start + _ROWS]
-        cosine = torch.full((len(part), len(known)), -1.0)
-        for shifted in _shifts(part):
-            torch.maximum(cosine, shifted @ flat, out=cosine)
+    size = 2 * known.shape[1]  # room for a shift by all frames without coming round
+    spectra = torch.fft.rfft(known, size, dim=1).permute(1, 2, 0).contiguous()
+    rows_at_once = max(1, _PRODUCTS // (size * len(known)))
+    for start in tqdm(range(0, len(query), rows_at_once), "copies", disable=None if progress else True, delay=2):
+        part = torch.fft.rfft(query[start : start + rows_at_once], size, dim=1).permute(1, 0, 2).conj()
+        cosine = torch.fft.irfft(torch.bmm(part, spectra), size, dim=0).amax(0)  # of every shift
         if same:
-            rows = torch.arange(len(part))
+            rows = torch.arange(len(cosine))
             cosine[rows, rows + start] = -1.0
         value, index = cosine.max(1)
-        best[start : start + _ROWS] = (1 - value).clamp(min=0).double().numpy()
-        which[start : start + _ROWS] = index.numpy()
+        best[start : start + rows_at_once] = (1 - value).clamp(min=0).double().numpy()
+        which[start : start + rows_at_once] = index.numpy()
     return best, which
-
-
-def _shifts(x: Tensor) -> Iterator[Tensor]:
-    """(n, frames x bands), moved by -SHIFT to SHIFT frames; what leaves at one end does not return at the other."""
-    frames = x.shape[1]
-    for shift in range(-min(SHIFT, frames - 1), min(SHIFT, frames - 1) + 1):
-        moved = torch.zeros_like(x)
-        moved[:, max(0, shift) : frames + min(0, shift)] = x[:, max(0, -shift) : frames - max(0, shift)]
-        yield moved.flatten(1)
