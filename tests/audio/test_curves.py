@@ -56,7 +56,7 @@ def test_pitch(pitch: float, harmonics: int, rate: int) -> None:
 
 @pytest.mark.parametrize("pitch", [20, 35, 45])
 def test_a_hum_below_the_lowest_pitch_is_not_taken_for_the_highest(pitch: float) -> None:
-    assert LOWEST > pitch
+    assert pitch < LOWEST
     found = of(tone(pitch, 8000), 8000, "pitch")
     assert float(found.max()) < HIGHEST / 2
 
