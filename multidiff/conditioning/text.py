@@ -122,6 +122,8 @@ class TextEncoder(nn.Module):
             (B, L, width) words in their context, (B, L) bool true where there is one, (B, width) their mean.
         """
         there = tokens != PAD
-        out = self.layers(self.words(tokens) + self.positions[: tokens.shape[1]], src_key_padding_mask=~there)
+        # In float32: a few short sequences cost nothing, and the backward pass of fused bfloat16 attention does.
+        with torch.autocast(tokens.device.type, enabled=False):
+            out = self.layers(self.words(tokens) + self.positions[: tokens.shape[1]], src_key_padding_mask=~there)
         out = out * there[..., None]
         return out, there, out.sum(1) / there.sum(1, keepdim=True)
