@@ -11,11 +11,7 @@ domain = Domain(
     summary="sounds and speech from text, as WAV or FLAC",
     folder=Path(__file__).parent,
     default_checkpoint="audio-digits",
-    components={
-        "SpectrogramUNet": "multidiff_audio.network:SpectrogramUNet",
-        "AudioUNet": "multidiff_audio.unet:AudioUNet",
-        "AudioTransformer": "multidiff_audio.transformer:AudioTransformer",
-    },
+    components={"SpectrogramUNet": "multidiff_audio.network:SpectrogramUNet"},
     pipeline="multidiff_audio.pipeline:AudioPipeline.from_checkpoint",
     prepare="multidiff_audio.prepare:prepare",
     evaluate="multidiff_audio.evaluate:evaluate",

@@ -74,7 +74,7 @@ class SpectrogramUNet(nn.Module):
         there = x.new_ones(x.shape[:2], dtype=torch.bool) if space is None else space.mask
         steering = self.conditions(log_snr, cond, there)
         mask = there[:, None, None].to(x.dtype)
-        h = F.pad(x, (0, self.padding)).permute(0, 2, 3, 1)
+        h = F.pad(x, (0, self.padding)).permute(0, 2, 3, 1) * mask
         kept = []
         for shrink, block in zip(self.shrink, self.down, strict=True):
             h = block(shrink(h), steering.vector, mask)

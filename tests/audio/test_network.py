@@ -1,4 +1,4 @@
-"""Both networks: padding and neighbours change nothing, every condition changes something, no weight is idle."""
+"""The network: padding and neighbours change nothing, every condition changes something, no weight is idle."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from multidiff.space import Masked
 from multidiff.state import Parts
 from multidiff.testing.invariance import relative_error
 from multidiff_audio.layers import CURVES, DURATIONS, Conditions, rotated, turns
-from multidiff_audio.transformer import AudioTransformer
-from multidiff_audio.unet import AudioUNet
+from multidiff_audio.network import SpectrogramUNet
 
 C, F, FOLD = 8, 12, 2
 SHARED: dict[str, Any] = {"text_size": 9, "text_width": 16, "text_layers": 1, "text_longest": 6, "classes": (3, 2)}
@@ -31,13 +30,14 @@ def randomised(module: nn.Module) -> nn.Module:
     return module.eval()
 
 
-@pytest.fixture(scope="module", params=["transformer", "unet", "unet-deep"])
+def built(bands: int, widths: tuple[int, ...]) -> nn.Module:
+    sizes: dict[str, Any] = {"width": 32, "layers": 2, "heads": 2, "fold_time": FOLD}
+    return randomised(SpectrogramUNet(C, bands, widths=widths, **sizes, **SHARED))
+
+
+@pytest.fixture(scope="module", params=[(), (16,), (16, 24), (8, 16, 24)])
 def network(request: pytest.FixtureRequest) -> nn.Module:
-    if request.param == "transformer":
-        return randomised(AudioTransformer(C, F, width=32, layers=2, heads=2, fold_time=FOLD, **SHARED))
-    widths, halve, bands = ((16, 32), 1, F) if request.param == "unet" else ((16, 16, 32), 2, F)
-    made = AudioUNet(C, bands, widths=widths, halve_time=halve, layers=1, heads=2, fold_time=FOLD, **SHARED)
-    return randomised(made)
+    return built(F, request.param)
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -196,7 +196,7 @@ def test_bfloat16_is_finite_and_near(network: nn.Module) -> None:
 
 @pytest.mark.parametrize("bands", [7, 12, 13, 16])
 def test_bands_that_do_not_halve(bands: int) -> None:
-    network = randomised(AudioUNet(C, bands, widths=(16, 16, 32), layers=1, heads=2, fold_time=FOLD, **SHARED))
+    network = built(bands, (16, 16, 32))
     x = noise(2, 5, C, bands)
     assert run(network, x, torch.zeros(2)).shape == x.shape
 
