@@ -128,14 +128,14 @@ def matched(table: Table, sources: Sequence[str]) -> tuple[dict[str, Row], list[
         for key in (PurePosixPath(source).stem, PurePosixPath(source).name):
             alike.setdefault(key.lower(), {})[source] = None
     missing = []
-    for name in table.rows.keys() - found.keys():
+    for name in [name for name in table.rows if name not in found]:
         fits = [s for s in alike.get(PurePosixPath(name).name.lower(), ()) if _same_end(s, name)]
         if len(fits) != 1:
             missing.append(name)
         else:
             row = table.rows[name]
             found[fits[0]] = _both(found[fits[0]], row) if fits[0] in found else row
-    return found, sorted(missing)
+    return found, missing
 
 
 def split_of(value: str, name: str) -> int:
@@ -174,7 +174,7 @@ def _json_lines(text: str) -> Iterable[tuple[int, dict[str, Any] | str]]:
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             yield number, f"is not JSON: {error}"
             continue
         if isinstance(record, dict):

@@ -98,11 +98,16 @@ def pack(
     if phrasings:
         phrasings.check(table)
     rows, missing = captions.matched(table, sources.sounds)
+    if not rows and not labelled:
+        raise InputError(
+            f"none of the {len(missing):,} files that the captions name is in {sources.path} (the first: "
+            f"{missing[0]}); names are relative to the folder of the table; --captions none does without"
+        )
     account = Account(files=len(sources.sounds) + len(sources.refused))
     for name, why in sources.refused:
         account.skip("not readable", f"{name}: {why}")
     splits = _splits(sources.sounds, rows, rules.validation)
-    rate = rules.rate or _commonest_rate(sources)
+    rate = rules.rate or _commonest_rate(sources, rules.min_seconds)
     pieces: list[NDArray[np.int16]] = []
     owners: list[str] = []
     for name, clip in _clips(sources, rate, rules, account, bar):
@@ -142,11 +147,13 @@ def chance(name: str) -> float:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
-def _commonest_rate(sources: Sources) -> int:
+def _commonest_rate(sources: Sources, least: float) -> int:
+    """Of the files that claim to be at least so many seconds long; the highest of several."""
     counts: Counter[int] = Counter()
     for _, content in sources.contents(sources.sounds):
         if not isinstance(content, InputError):
-            counts[sound.header(content)] += 1
+            rate, seconds = sound.header(content)
+            counts[rate if seconds >= least else 0] += 1
     known = [(n, rate) for rate, n in counts.items() if sound.RATES[0] <= rate <= sound.RATES[1]]
     return max(known)[1] if known else 16_000
 
@@ -274,20 +281,23 @@ def table_of(sources: Sources, named: Path | None) -> Table:
         InputError: a table cannot be read.
     """
     if named is not None:
-        try:
-            content = named.read_bytes()
-        except OSError as error:
-            raise InputError(f"cannot read the captions {named}: {error.strerror or error}") from None
-        return captions.parse(content, named.name)
+        return captions.parse(_bytes(named, str(named)), named.name)
     found = dict(sources.contents(sources.tables))
     table = Table()
     for name in sources.tables:
-        content = found[name]
-        if isinstance(content, InputError):
-            raise content
-        raw = content.read_bytes() if isinstance(content, Path) else content
-        table = table.joined(_placed(captions.parse(raw, name), name, sources.sounds))
+        table = table.joined(_placed(captions.parse(_bytes(found[name], name), name), name, sources.sounds))
     return table
+
+
+def _bytes(content: Path | bytes | InputError, name: str) -> bytes:
+    if isinstance(content, InputError):
+        raise content
+    if isinstance(content, bytes):
+        return content
+    try:
+        return content.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read the captions {name}: {error.strerror or error}") from None
 
 
 def _placed(table: Table, name: str, sounds: Sequence[str]) -> Table:

@@ -39,7 +39,8 @@ def prepare(
     """Pack the sounds of `input` into the file `output`, and tell what became of each.
 
     Captions come from tables that lie with the sounds (`captions.NAMES`), from the one named, or, without any, from the
-    names of folders. A file that cannot be used is skipped and named. An offset (DC) is always removed.
+    names of folders; a column "split", or else folders of these names, tell train, validation and test apart. A file
+    that cannot be used is skipped and named. An offset (DC) is always removed.
 
     Args:
         input: folder (searched through), archive (.tar, .tar.gz, .zip), or one sound file.

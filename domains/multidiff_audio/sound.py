@@ -47,21 +47,9 @@ RATES = (1_000, 768_000)
 _BLOCK = 1 << 20  # samples read at a time: a header that promises too much costs nothing
 _MOST = 1 << 31  # samples of a sound, all channels
 _HUGE = 1e12  # what is not below it is no sample: not a number, infinite, or would be once it is filtered
+_OFFSET = 0.02  # of full scale; a mean above it is worth a note
 _FINEST = 1_000  # largest number in a ratio of rates; the filters of torchaudio grow with both numbers
-_KNOWN = (
-    b"RIFF",
-    b"RIFX",
-    b"RF64",
-    b"fLaC",
-    b"OggS",
-    b"ID3",
-    b"FORM",
-    b".snd",
-    b"caff",
-    b"riff",
-    b"\xff\xfb",
-    b"\xff\xf3",
-)
+_KNOWN = (b"RIF", b"RF64", b"fLaC", b"OggS", b"ID3", b"FORM", b".snd", b"caff", b"riff")
 _CODECS = {"PCM_S8": "8-bit", "PCM_U8": "8-bit", "ULAW": "u-law", "ALAW": "A-law"}
 
 
@@ -72,7 +60,8 @@ class Reading:
     Attributes:
         sound: (channels, samples).
         rate: Hz.
-        notes: what is odd about it: "not finite", "clipped", "beyond full scale", "cut short", "8-bit", "u-law".
+        notes: what is odd about it: "not finite", "clipped", "beyond full scale", "cut short", "offset", "8-bit",
+            "u-law", "A-law".
     """
 
     sound: Sound
@@ -115,22 +104,22 @@ def load(file: str | Path | bytes, name: str = "") -> Reading:
     return _reading(np.concatenate(blocks), rate, codec, short)
 
 
-def header(file: str | Path | bytes) -> int:
-    """The rate in Hz that a file claims, 0 where it cannot be opened."""
+def header(file: str | Path | bytes) -> tuple[int, float]:
+    """The rate in Hz and the seconds that a file claims, 0 where it cannot be opened."""
     import soundfile
 
     try:
-        return int(soundfile.info(_source(file)).samplerate)
+        about = soundfile.info(_source(file))
     except (soundfile.LibsndfileError, RuntimeError, OSError):
-        return 0
+        return 0, 0.0
+    return int(about.samplerate), about.frames / max(about.samplerate, 1)
 
 
 def resample(sound: Sound, rate: int, to: int) -> Sound:
     """A sound of (channels, samples) at another rate, ceil(samples * to / rate) long.
 
     Kaiser-windowed sinc over 64 zero crossings: flat up to 0.94 of the lower Nyquist frequency. A ratio of large
-    numbers (44,101 to 16,000) is replaced by the nearest one of numbers below a thousand, which is at most one part in
-    a million off.
+    numbers (44,101 to 16,000) is replaced by the nearest one of numbers up to a thousand, a few parts in a million off.
     """
     if rate == to:
         return sound
@@ -249,9 +238,11 @@ def _why_not(file: str | Path | bytes, name: str, error: Exception) -> str:
             start = stream.read(12)
     if start[4:8] == b"ftyp":
         return f"{name} is an MP4 or AAC file, which is not read; convert it to WAV or FLAC"
-    if start.startswith(_KNOWN):
+    mpeg = start[:1] == b"\xff" and start[1:2] >= b"\xe0" and start[1:2] != b"\xfe"  # \xff\xfe is text in UTF-16
+    if mpeg or start.startswith(_KNOWN):
         detail = str(getattr(error, "error_string", error)).rstrip(".")
-        return f"{name} is damaged: {detail}"
+        # libsndfile takes an MP3 without a whole frame for a pipe
+        return f"{name} is damaged" + (f": {detail}" if "pipe" not in detail else "")
     return f"{name} is not a sound file"
 
 
@@ -263,6 +254,7 @@ def _reading(frames: Sound, rate: int, codec: str, short: bool) -> Reading:
     if not finite.all():
         notes.append("not finite")
         sound = np.where(finite, sound, np.float32(0))
+    notes += ["offset"] if np.abs(sound.mean(1)).max() > _OFFSET else []
     if peak(sound) > 1.0001:
         notes.append("beyond full scale")
     elif _flat(sound):

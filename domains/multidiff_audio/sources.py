@@ -107,8 +107,13 @@ def _walk(folder: Path) -> list[str]:
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         here = Path(place).relative_to(folder)
-        names += [(here / name).as_posix() for name in sorted(files)]
+        names += [(here / name).as_posix() for name in sorted(files) if not _special(Path(place) / name)]
     return names
+
+
+def _special(path: Path) -> bool:
+    """Whether it is a pipe, socket or device, which would be waited for; a dangling link is not."""
+    return path.exists() and not path.is_file()
 
 
 def _tar_names(path: Path) -> tuple[list[str], str]:
