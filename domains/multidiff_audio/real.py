@@ -20,6 +20,7 @@ from multidiff_audio.metrics import Array
 
 MOST = 10_000  # real clips that are heard; beyond it they are taken at even spacing
 DRAWS = 10  # of clips behind each real-to-real figure
+FEWEST = 50  # sounds for a Fréchet distance: with fewer than its numbers a covariance says nothing
 LONGEST = 256  # frames of a sound that are compared with those of the training clips
 CLOSE = 1.0  # percent of the real test clips that are as near to a training clip as what counts as a copy
 
@@ -120,6 +121,8 @@ class Real:
                 [(metrics.frechet_distance(x, first), *metrics.neighbourhoods(first, x)) for x in (mine, second)]
             )
         value, real = np.mean(found, 0)
+        if n < FEWEST:
+            value[0] = real[0] = math.nan
         names = ("frechet", *metrics.Neighbourhoods._fields)
         return {name: Pair(float(value[i]), float(real[i]), n) for i, name in enumerate(names)}
 
@@ -138,7 +141,7 @@ class Real:
             mine = sample[metrics.draw(kinds, n, rng)]
             found.append([metrics.frechet_distance(x, unseen) for x in (mine, known)])
         value, real = np.mean(found, 0)
-        return Pair(float(value), float(real), n)
+        return Pair(float(value), float(real), n) if n >= FEWEST else Pair(math.nan, math.nan, n)
 
     # ---------------------------------------------------------------------------------------------------- copies
 
@@ -160,7 +163,7 @@ class Real:
 
     @functools.cached_property
     def nearest_real(self) -> Array:
-        """Distance of each test clip to the nearest training clip; without splits, of each clip to the nearest other."""
+        """Distance of each test clip to the nearest training clip; without splits, of each to the nearest other."""
         if bool((self.test & self.train).any()):
             return metrics.nearest(self.known, self.known, same=True)[0]
         return metrics.nearest(self.shapes(_Some(self.clips, self.rows[self.test]), self.clips.rate), self.known)[0]
