@@ -120,22 +120,23 @@ def matched(table: Table, sources: Sequence[str]) -> tuple[dict[str, Row], list[
     """Source -> its row, and the names in the table that fit no source.
 
     A name in the table is the source's own, or either one is the end of the other; endings such as .wav may be missing
-    in the table. A name that fits several sources fits none.
+    in the table. A name that fits several sources fits none, and of several names for one source the exact one counts,
+    or none.
     """
     found = {source: table.rows[source] for source in sources if source in table.rows}
     alike: dict[str, dict[str, None]] = {}
     for source in sources:
         for key in (PurePosixPath(source).stem, PurePosixPath(source).name):
             alike.setdefault(key.lower(), {})[source] = None
-    missing = []
-    for name in [name for name in table.rows if name not in found]:
+    wanted: dict[str, list[str]] = {}
+    for name in table.rows:
         fits = [s for s in alike.get(PurePosixPath(name).name.lower(), ()) if _same_end(s, name)]
-        if len(fits) != 1:
-            missing.append(name)
-        else:
-            row = table.rows[name]
-            found[fits[0]] = _both(found[fits[0]], row) if fits[0] in found else row
-    return found, missing
+        if name not in found and len(fits) == 1 and fits[0] not in found:
+            wanted.setdefault(fits[0], []).append(name)
+    near = {source: names[0] for source, names in wanted.items() if len(names) == 1}
+    used = {*found, *near.values()}
+    found.update((source, table.rows[name]) for source, name in near.items())
+    return found, [name for name in table.rows if name not in used]
 
 
 def split_of(value: str, name: str) -> int:

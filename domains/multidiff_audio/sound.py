@@ -44,7 +44,7 @@ UNREADABLE = (".m4a", ".mp4", ".aac", ".wma", ".webm", ".mka", ".amr", ".ra", ".
 RATES = (1_000, 768_000)
 """Hz; what lies outside is taken for a damaged header."""
 
-_BLOCK = 1 << 20  # samples read at a time: a header that promises too much costs nothing
+_BLOCK, _SMALL = 1 << 20, 1 << 10  # samples read at a time: a header that promises too much costs nothing
 _MOST = 1 << 31  # samples of a sound, all channels
 _HUGE = 1e12  # what is not below it is no sample: not a number, infinite, or would be once it is filtered
 _OFFSET = 0.02  # of full scale; a mean above it is worth a note
@@ -95,8 +95,11 @@ def load(file: str | Path | bytes, name: str = "") -> Reading:
         with soundfile.SoundFile(_source(file)) as opened:
             rate, codec = opened.samplerate, opened.subtype
             _refuse_header(name, rate, opened.channels, opened.frames)
-            blocks, broken = _blocks(opened)
+            blocks, broken = _blocks(opened, _BLOCK)
             short = broken or _promised(opened.extra_info) > 0
+        if broken:  # a block is lost as a whole: near the damage small ones save more
+            with soundfile.SoundFile(_source(file)) as opened:
+                blocks, _ = _blocks(opened, _SMALL)
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise InputError(_why_not(file, name, error)) from None
     if not sum(len(block) for block in blocks):
@@ -201,23 +204,23 @@ def _refuse_header(name: str, rate: int, channels: int, frames: int) -> None:
         raise InputError(f"{name} holds no samples")
 
 
-def _blocks(opened: Any) -> tuple[list[Sound], bool]:
+def _blocks(opened: Any, size: int) -> tuple[list[Sound], bool]:
     """What can be decoded, and whether decoding broke off."""
     import soundfile
 
     blocks: list[Sound] = []
     try:
-        for block in _each_block(opened):
+        for block in _each_block(opened, size):
             blocks.append(block)
     except (soundfile.LibsndfileError, RuntimeError):
         return blocks, True
     return blocks, False
 
 
-def _each_block(opened: Any) -> Iterator[Sound]:
+def _each_block(opened: Any, size: int) -> Iterator[Sound]:
     read = 0
     while read * opened.channels < _MOST:
-        block = opened.read(_BLOCK, dtype="float32", always_2d=True)
+        block = opened.read(size, dtype="float32", always_2d=True)
         if not len(block):
             return
         read += len(block)
