@@ -380,7 +380,9 @@ def _summary(kept: _Kept, names: tuple[str, ...], about: Mapping[str, Any]) -> s
     lines.append(
         f"{rate:.1f} samples/s, {about['network_calls']} network calls each, {about['timings']['total']:.1f} s in all"
     )
-    lines.append(f"in {kept.out}: {', '.join((*names, RUN))}")
+    each = [path.name for pattern in kept.pipe.patterns for path in sorted(kept.out.glob(pattern))]
+    series = [each[0]] if len(each) == 1 else [f"{each[0]} to {each[-1]}"] if each else []
+    lines.append(f"in {kept.out}: {', '.join((*series, *names, RUN))}")
     if names:
         lines.append(f"open {kept.out / names[0]}")
     return "\n".join(lines)
