@@ -230,7 +230,9 @@ def _each_block(opened: Any, size: int) -> Iterator[Sound]:
 def _promised(extra_info: str) -> int:
     """How many bytes of samples a WAV header promises that are not there; libsndfile says so in its log."""
     found = re.search(r"^data : (\d+) \(should be (\d+)\)", extra_info, re.MULTILINE)
-    return int(found[1]) - int(found[2]) if found else 0
+    if not found or int(found[1]) >= 0x7FFFF000:  # what a program writes that cannot know the length yet
+        return 0
+    return int(found[1]) - int(found[2])
 
 
 def _why_not(file: str | Path | bytes, name: str, error: Exception) -> str:

@@ -150,9 +150,10 @@ def _tar_contents(path: Path, names: set[str]) -> Iterator[tuple[str, bytes | In
                 name = _plain(member.name)
                 if not member.isfile() or name not in names:
                     continue
-                names.discard(name)
                 stream = archive.extractfile(member) if member.size <= _LARGEST else None
-                yield name, stream.read() if stream else InputError(f"{name} is too large for an archive")
+                content = stream.read() if stream else InputError(f"{name} is too large for an archive")
+                names.discard(name)  # once it is read: damage leaves it among those that cannot be
+                yield name, content
     except _DAMAGE as error:
         for name in sorted(names):
             yield name, InputError(f"{name} cannot be taken from {path.name}: {_one_line(error)}")

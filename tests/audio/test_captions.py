@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 from multidiff.conditioning.text import words
 from multidiff.errors import InputError
-from multidiff_audio import captions, templates
+from multidiff_audio import captions, domain, templates
 from multidiff_audio.captions import Row, Table, matched, parse
 
-CONFIGS = Path(str(files("multidiff_audio"))) / "configs"
+CONFIGS = domain.folder / "configs"
 
 
 def table(text: str, name: str = "captions.csv") -> Table:
@@ -99,7 +98,7 @@ def test_splits_by_their_usual_names() -> None:
         2,
         2,
     ]
-    with pytest.raises(InputError, match="split 'fold3' of a.wav is unknown; allowed: train, validation, test"):
+    with pytest.raises(InputError, match=r"split 'fold3' of a\.wav is unknown; allowed: train, validation, test"):
         captions.split_of("fold3", "a.wav")
 
 
