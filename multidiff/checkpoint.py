@@ -305,7 +305,7 @@ def _kind(value: object) -> str:
 
 
 def build(spec: object, components: Mapping[str, Any], path: Path | str, key: str) -> Any:
-    """The object that ``{"class": NAME, argument: value, ...}`` describes.
+    """The object that ``{"class": NAME, argument: value, ...}`` describes; an argument may be another such object.
 
     Args:
         spec: the JSON value.
@@ -324,6 +324,9 @@ def build(spec: object, components: Mapping[str, Any], path: Path | str, key: st
         raise InputError(f"{where}: {unknown('class', name, components)}")
     arguments = {argument: value for argument, value in spec.items() if argument != "class"}
     _check_integers(arguments, where)
+    for argument, value in arguments.items():
+        if isinstance(value, dict) and "class" in value:
+            arguments[argument] = build(value, components, path, f"{key}.{argument}")
     factory = components[name]
     factory = domains.load(factory) if isinstance(factory, str) else factory
     try:

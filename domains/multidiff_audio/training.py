@@ -22,7 +22,7 @@ from multidiff.lightning.exporting import averaged
 from multidiff.lightning.module import Batch, DiffusionModule
 from multidiff.prediction import Prediction
 from multidiff.process import Process
-from multidiff.schedule import Cosine
+from multidiff.schedule import SCHEDULES
 from multidiff.train import times as densities
 from multidiff.train import weighting as weightings
 from multidiff.train.ema import EMA
@@ -63,6 +63,8 @@ class AudioModule(DiffusionModule):
         tell_classes, tell_curves: share of the samples that are given each class and each curve.
         crop: share of the samples of which a random part is taken: for sounds that may begin and end anywhere.
         durations_weight: factor of the loss of the length that a prompt stands for.
+        shift: times the noise of the cosine schedule at every time: the more numbers a sound has, the more noise it
+            takes to hide what happens in it (Hoogeboom et al. 2023, section 3.1).
         times: how noise levels are drawn: uniform, log-normal or logit-normal.
         weighting: of the error: edm, min-snr, sigmoid or uniform.
         learning_rate, warmup_steps, decay_fraction, weight_decay, ema_decay, seed: see `DiffusionModule`.
@@ -82,6 +84,7 @@ class AudioModule(DiffusionModule):
         tell_curves: float = 0.1,
         crop: float = 0.0,
         durations_weight: float = 0.1,
+        shift: float = 1.0,
         times: str = "uniform",
         weighting: str = "edm",
         learning_rate: float = 1e-3,
@@ -97,6 +100,9 @@ class AudioModule(DiffusionModule):
         self.classes: dict[str, list[str]] = {}
         self.longest = 1.0
         self.network_spec = dict(network)
+        self.schedule_spec: dict[str, Any] = {"class": "Cosine"}
+        if shift != 1:
+            self.schedule_spec = {"class": "Shifted", "schedule": {"class": "Cosine"}, "shift": shift}
         objective = Objective(weighting=weightings.make(weighting), times=densities.make(times), self_conditioning=0.0)
         super().__init__(
             self._denoiser(),
@@ -134,7 +140,9 @@ class AudioModule(DiffusionModule):
 
     def _denoiser(self) -> NetworkDenoiser:
         network = checkpoint.build(self._network(), domain.components, "model", "network")
-        return NetworkDenoiser(network, Process(Cosine()), Prediction("v"))
+        schedules = {entry.factory.__name__: entry.factory for entry in SCHEDULES.values()}
+        schedule = checkpoint.build(self.schedule_spec, schedules, "model", "shift")
+        return NetworkDenoiser(network, Process(schedule), Prediction("v"))
 
     def _network(self) -> dict[str, Any]:
         """The network as config.json spells it."""
@@ -175,7 +183,7 @@ class AudioModule(DiffusionModule):
         return {
             "domain": "audio",
             "network": self._network(),
-            "schedule": {"class": "Cosine"},
+            "schedule": self.schedule_spec,
             "prediction": "v",
             "representation": representation,
             "vocabulary": {"words": list(self.vocabulary.known), "longest": self.vocabulary.longest},
