@@ -90,7 +90,8 @@ class SpectrogramUNet(nn.Module):
     def _rows(self, h: Tensor, steering: Steering, there: Tensor) -> Tensor:
         """The transformer: (B, c, f, N) -> the same shape."""
         mods = self.mods(steering.vector).unflatten(-1, (8, -1))
-        tokens = self.enter(h.permute(0, 3, 1, 2).flatten(2)) + steering.rows
+        # Contiguous: a linear map of strided rows in bfloat16 copies its weights for every sample of the batch.
+        tokens = self.enter(h.permute(0, 3, 1, 2).flatten(2).contiguous()) + steering.rows
         turn = turns(tokens.shape[1], tokens.shape[2] // self.heads, h.device)
         for block in self.blocks:
             tokens = block(tokens, steering, mods[:, :6], turn, there[:, None, None])
