@@ -163,7 +163,7 @@ def _real_diversity(key: Kind, real: Real) -> float:
 
 
 def _copies(heard: Sounds, rate: int, numbers: NDArray[np.int64], real: Real, progress: bool) -> Figures:
-    found, which = metrics.nearest(real.shapes(heard, rate), real.known, progress=progress)
+    found, which = real.nearest(heard, rate, progress)
     own = real.nearest_real
     figures = _beside("nearest", Pair(float(np.median(found)), float(np.median(own)), len(found)))
     close, closer = (float((d < real.too_near).mean()) for d in (found, own))

@@ -17,6 +17,7 @@ Array = NDArray[np.float64]
 
 NEIGHBOURS = 5  # k of precision, recall, density and coverage (Naeem et al. 2020)
 DEPTH = 3.0  # decades of power: 30 dB
+SILENCE = -2.0  # log10 of a power: a sound of deviation 1 has some hundreds in its bands, silence 1e-3
 _PRODUCTS = 1 << 25  # numbers held at a time when spectrograms are compared
 
 
@@ -131,15 +132,19 @@ def mean_pair_distance(x: Array) -> float:
 
 
 def shapes(mels: Sequence[Tensor], frames: int) -> Tensor:
-    """(n, frames, bands) log-mel spectrograms as far as they are above their floor, of norm 1.
+    """(n, frames, bands) log-mel spectrograms as far as they are above their floor, less each band's mean, of norm 1.
 
     The floor is DEPTH below the loudest moment and band: what a recording, a decoder or added noise has beneath it
-    changes nothing, nor do silent frames at either end. Longer sounds are cut, shorter ones end in 0.
+    changes nothing, nor do silent frames at either end. The mean is that of the frames that are not silent; without
+    it any noise would be a copy of steady rain. Longer sounds are cut, shorter ones end in 0, silence is 0.
     """
     rows = []
     for mel in mels:
         kept = mel[:, :frames]
-        above = (kept - (kept.max() - DEPTH)).clamp(min=0)
+        above = (kept - max(float(kept.max()) - DEPTH, SILENCE)).clamp(min=0)
+        heard = above.amax(0) > 0
+        if heard.any():
+            above = torch.where(heard, above - above[:, heard].mean(1, keepdim=True), 0.0)
         rows.append(F.pad(above, (0, frames - kept.shape[1])).T)
     stacked = torch.stack(rows) if rows else torch.zeros(0, frames, 1)
     return F.normalize(stacked.flatten(1), dim=1).view_as(stacked)
@@ -151,7 +156,7 @@ def nearest(
     """Distance of each of `query` (n, frames, bands) to the nearest of `known` (m, ...), and which that is.
 
     One minus the cosine of the angle between two spectrograms, at the best of all shifts: 0 for a copy at whatever
-    level and moment, 1 for sounds with no band in common.
+    level and moment, about 1 for sounds that have nothing in common, and for silence.
 
     Args:
         query: as `shapes` makes them.

@@ -151,22 +151,32 @@ class Real:
         longest = np.quantile(self.clips.lengths[self.rows[self.train]], 0.99) / self.clips.rate
         return min(LONGEST, int(longest * self.judge.rate / self.judge.mel["hop_length"]) + 1)
 
-    def shapes(self, sounds: Sounds, rate: int, name: str = "") -> Tensor:
-        """See `metrics.shapes`."""
-        bar = tqdm(sounds, name, unit="sound", disable=None if name else True, delay=2)
-        return metrics.shapes([self.judge.spectrogram(sound, rate) for sound in bar], self.frames)
+    def nearest(self, sounds: Sounds, rate: int, progress: bool = False) -> tuple[Array, NDArray[np.int64]]:
+        """Distance of each sound to the nearest training clip, and its number in `known` (`metrics.nearest`).
+
+        Each is also heard half a frame later, so that it is never far from the moments at which a clip was.
+        """
+        half = np.zeros((1, max(1, round(self.judge.mel["hop_length"] / 2 * rate / self.judge.rate))), np.float32)
+        found = []
+        for later in (half[:, :0], half):
+            mels = [self.judge.spectrogram(np.concatenate([later, s.mean(0, keepdims=True)], 1), rate) for s in sounds]
+            found.append(metrics.nearest(metrics.shapes(mels, self.frames), self.known, progress=progress))
+        (first, second), (which, other) = zip(*found, strict=True)
+        return np.minimum(first, second), np.where(first <= second, which, other)
 
     @functools.cached_property
     def known(self) -> Tensor:
-        """The spectrograms of the training clips."""
-        return self.shapes(_Some(self.clips, self.rows[self.train]), self.clips.rate, "training clips")
+        """The spectrograms of the training clips, as `metrics.shapes` makes them."""
+        sounds = _Some(self.clips, self.rows[self.train])
+        bar = tqdm(sounds, "training clips", unit="sound", disable=None, delay=2)
+        return metrics.shapes([self.judge.spectrogram(sound, self.clips.rate) for sound in bar], self.frames)
 
     @functools.cached_property
     def nearest_real(self) -> Array:
         """Distance of each test clip to the nearest training clip; without splits, of each to the nearest other."""
         if bool((self.test & self.train).any()):
             return metrics.nearest(self.known, self.known, same=True)[0]
-        return metrics.nearest(self.shapes(_Some(self.clips, self.rows[self.test]), self.clips.rate), self.known)[0]
+        return self.nearest(_Some(self.clips, self.rows[self.test]), self.clips.rate)[0]
 
     @functools.cached_property
     def too_near(self) -> float:

@@ -128,16 +128,17 @@ def test_a_copy_is_near_at_any_level_moment_and_length() -> None:
     """The same patch of a spectrogram with silence before or behind it, louder, over another faint noise."""
     patch = torch.rand(6, 10, generator=torch.Generator().manual_seed(0)) * 2 + 1
     silence = torch.full((6, 5), -3.0)
-    forms = [
-        patch,
-        torch.cat([silence, patch], 1),
-        torch.cat([patch, silence], 1) + 1.7,
-        patch.clamp(min=patch.max() - 3),
-    ]
-    shapes = metrics.shapes(forms, 20)
-    other = metrics.shapes([patch.flip(0)], 20)
+    forms = [patch, torch.cat([silence, patch], 1), torch.cat([patch, silence], 1) + 1.7]
+    shapes = metrics.shapes([*forms, torch.cat([patch, silence + 2 * torch.rand(6, 5)], 1)], 20)
     assert metrics.nearest(shapes[1:], shapes[:1])[0] == pytest.approx(0, abs=1e-6)
-    assert metrics.nearest(other, shapes[:1])[0] > 0.02
+    assert metrics.nearest(metrics.shapes([patch.flip(0)], 20), shapes[:1])[0] > 0.5
+
+
+def test_steady_noises_and_silence_are_no_copies_of_each_other() -> None:
+    noises = [2 + 0.3 * torch.randn(20, 60, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
+    shapes = metrics.shapes([*noises, torch.full((20, 60), -3.0)], 60)
+    assert metrics.nearest(shapes[:1], shapes[1:])[0] > 0.8
+    assert metrics.nearest(shapes[2:], shapes)[0] == pytest.approx(1)
 
 
 # ----------------------------------------------------------------------------------------------------- what is asked
