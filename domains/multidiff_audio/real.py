@@ -104,6 +104,11 @@ class Real:
         n is the size of the sample, or half of the reference if that is less. The two real sets have no clip in
         common; all three have every kind of sound equally often, as nearly as can be. Means over DRAWS triples.
 
+        On 3,000 spoken digits real to real is 6.2 at n = 500, and 34 where the draws are not balanced: a quotient to
+        that would flatter any generator that is asked for every kind in turn. That the judge knows the training clips
+        matters little: clips of the same takes that it was not trained on are at 10.8 where those it knows are at 10.1
+        (n = 300); the test clips, which are the first takes of each speaker, are at 26.
+
         Args:
             sample: (m, d) features.
             kinds: (m,) equal numbers for sounds that ask for the same.
