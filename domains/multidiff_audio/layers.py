@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from multidiff.conditioning.text import NULL, TextEncoder
+from multidiff.errors import InputError
 from multidiff.state import Parts
 
 CURVES = ("loudness", "pitch", "brightness")
@@ -129,10 +130,15 @@ class Block(nn.Module):
         width: of the sequence.
         heads: of the attention.
         text_width: of the words.
+
+    Raises:
+        InputError: the width is no multiple of twice the heads.
     """
 
     def __init__(self, width: int, heads: int, text_width: int) -> None:
         super().__init__()
+        if heads < 1 or width % (2 * heads):
+            raise InputError(f"width {width} must be a multiple of twice the heads {heads}")
         self.heads = heads
         hidden = 8 * width // 3 // 16 * 16
         self.offsets = nn.Parameter(torch.zeros(6, width))
