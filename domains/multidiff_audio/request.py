@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,7 @@ class Request:
         """
         prompts = _several("prompt", "" if prompt is None else prompt, str)
         negatives = _several("negative_prompt", negative_prompt, str)
-        lengths = _several("duration", duration, (int, float))
+        lengths = [None if s is None else float(s) for s in _several("duration", duration, Real)]
         count = max(len(prompts), len(negatives), len(lengths))
         spread = [_spread(n, v, count) for n, v in zip(_COLUMNS, (prompts, negatives, lengths), strict=True)]
         return cls(*(tuple(values) for values in spread))
@@ -71,11 +73,20 @@ class Request:
                 continue
             if not (math.isfinite(seconds) and seconds >= 0.01):
                 raise InputError(f"duration {seconds!r} is not allowed: seconds, at least 0.01")
-            if seconds > BEYOND * longest:
-                raise InputError(
-                    f"duration {seconds:g} s is far beyond the {longest:.3g} s that this checkpoint was trained on: "
-                    f"at most {BEYOND * longest:.3g} s"
-                )
+            refuse_absurd("duration", seconds, longest)
+
+
+def refuse_absurd(name: str, seconds: float, longest: float) -> None:
+    """Raise `InputError` for a length that no sound of a checkpoint can have.
+
+    Args:
+        longest: seconds, of its training data.
+    """
+    if not seconds <= BEYOND * longest:
+        raise InputError(
+            f"{name} {seconds:g} s is far beyond the {longest:.3g} s that this checkpoint was trained on: "
+            f"at most {BEYOND * longest:.3g} s"
+        )
 
 
 def _several(name: str, value: Any, kind: Any) -> list[Any]:
@@ -113,20 +124,27 @@ def read_prompts(path: Path) -> dict[str, list[Any]]:
     if not rows:
         raise InputError(f"{path} holds no prompt")
     for name in {name for row in rows for name in row}:
+        if name is None:
+            raise InputError(
+                f"{path} has a line with more cells than its first one has names; quote what holds a comma"
+            )
         if name not in _COLUMNS:
             raise unknown(f"column of {path}", name, _COLUMNS)
     call: dict[str, list[Any]] = {"prompt": [str(row.get("prompt") or "") for row in rows]}
     if any(row.get("negative_prompt") for row in rows):
         call["negative_prompt"] = [row.get("negative_prompt") or None for row in rows]
-    if any(row.get("duration") for row in rows):
+    if any(row.get("duration") not in (None, "") for row in rows):
         call["duration"] = [_seconds(row.get("duration"), path) for row in rows]
     return call
 
 
 def _rows(path: Path, text: str) -> list[Mapping[str, Any]]:
     if path.suffix.lower() == ".csv":
-        return list(csv.DictReader(text.splitlines()))
-    lines = [line for line in text.splitlines() if line.strip()]
+        try:
+            return list(csv.DictReader(io.StringIO(text, newline="")))
+        except csv.Error as error:
+            raise InputError(f"{path} is not CSV: {error}") from error
+    lines = [line for line in text.split("\n") if line.strip()]
     if path.suffix.lower() not in (".jsonl", ".ndjson"):
         return [{"prompt": line.strip()} for line in lines]
     try:
