@@ -18,6 +18,7 @@ from multidiff.denoiser import Denoiser
 from multidiff.errors import InputError
 from multidiff.state import Parts
 from multidiff_audio.representation import Representation
+from multidiff_audio.request import refuse_absurd
 
 Region = tuple[float, float | None]
 """Start and end in seconds; None is the end of the sound."""
@@ -28,9 +29,10 @@ class Given:
     """A sound that a call starts from, as the representation wants it.
 
     Attributes:
-        sound: (channels, samples) at the representation's rate, brought to the level of the training data.
-        gain: what it was multiplied by for that.
+        sound: (channels, samples) at the representation's rate and with its channels, silent where it is extended.
+        gain: what brings it to the level of the training data.
         regions: what is made anew, (start, end) in samples; empty where all of it is.
+        extend: seconds at the end that are an extension, the last of the regions.
         name: of the file; empty where it was an array.
         told: what was converted, for a warning.
     """
@@ -38,6 +40,7 @@ class Given:
     sound: np.ndarray
     gain: float
     regions: tuple[tuple[int, int], ...] = ()
+    extend: float = 0.0
     name: str = ""
     told: str = ""
 
@@ -46,11 +49,18 @@ class Given:
         """Its length."""
         return int(self.sound.shape[1])
 
+    @property
+    def levelled(self) -> np.ndarray:
+        """(channels, samples) at the level of the training data."""
+        return (self.sound * self.gain).astype(np.float32)
+
     def recipe(self, rate: int) -> dict[str, Any]:
         """As plain values, for the files."""
-        digest = hashlib.sha256(self.sound.tobytes()).hexdigest()[:16]
-        regions = [[start / rate, end / rate] for start, end in self.regions]
-        return {"init": self.name, "init_sha256": digest} | ({"inpaint": regions} if regions else {})
+        told: dict[str, Any] = {"init": self.name}
+        told["init_sha256"] = hashlib.sha256(self.sound.tobytes()).hexdigest()[:16]
+        asked = self.regions[:-1] if self.extend else self.regions
+        told |= {"inpaint": [[start / rate, end / rate] for start, end in asked]} if asked else {}
+        return told | ({"extend": self.extend} if self.extend else {})
 
 
 def given(
@@ -58,21 +68,23 @@ def given(
     rate: int | None,
     representation: Representation,
     level: float,
+    longest: float,
     inpaint: Sequence[Region] = (),
     extend: float = 0.0,
 ) -> Given:
-    """Read a sound and bring it to the representation's rate, channels and level.
+    """Read a sound and bring it to the representation's rate and channels.
 
     Args:
-        init: a file, or an array (samples,) or (channels, samples).
+        init: a file, or an array (samples,) or (channels, samples), of numbers in [-1, 1] or of 16 or 32 bits.
         rate: of the array; the representation's by default.
         representation: of the checkpoint.
         level: dB re full scale, root mean square, of the training data.
+        longest: seconds, of the training data.
         inpaint: regions to make anew.
         extend: seconds to go on for after its end.
 
     Raises:
-        InputError: it cannot be read or is silent; a region is reversed, outside or overlaps another.
+        InputError: it cannot be read, is silent or absurdly long; a region is reversed, outside or overlaps another.
     """
     from multidiff_audio import sound as sounds
 
@@ -80,9 +92,12 @@ def given(
         found, own_rate = sounds.read(Path(init))
         name = str(init)
     else:
-        found, own_rate, name = np.atleast_2d(np.asarray(init, np.float32)), rate or representation.rate, ""
-        if found.ndim != 2 or not found.size or not np.isfinite(found).all():
-            raise InputError(f"init: an array of shape {found.shape}; give finite (samples,) or (channels, samples)")
+        found, own_rate, name = _array(init), representation.rate if rate is None else rate, ""
+        if isinstance(own_rate, bool) or not isinstance(own_rate, int) or not 1000 <= own_rate <= 768_000:
+            raise InputError(f"init_rate {own_rate!r} is not allowed: a whole number of Hz, from 1000 to 768000")
+    if not (isinstance(extend, int | float) and math.isfinite(extend) and extend >= 0):
+        raise InputError(f"extend {extend!r} is not allowed: seconds, 0 or more")
+    refuse_absurd(f"{name or 'init'}, what extends it included:", found.shape[1] / own_rate + extend, longest)
     told = []
     if own_rate != representation.rate:
         told.append(f"{own_rate} Hz to {representation.rate} Hz")
@@ -96,7 +111,20 @@ def given(
     regions = checked(inpaint, sound.shape[1] / representation.rate, extend)
     sound = np.pad(sound, ((0, 0), (0, round(extend * representation.rate))))
     spans = tuple((round(a * representation.rate), round(b * representation.rate)) for a, b in regions)
-    return Given((sound * gain).astype(np.float32), gain, spans, name, ", ".join(told))
+    return Given(sound, gain, spans, extend, name, ", ".join(told))
+
+
+def _array(init: Any) -> np.ndarray:
+    """(channels, samples) float32."""
+    try:
+        found = np.atleast_2d(np.asarray(init))
+        bits = 8 * found.itemsize if found.dtype in (np.int16, np.int32) else 1
+        found = found.astype(np.float32) / np.float32(2 ** (bits - 1))
+    except (TypeError, ValueError):
+        raise InputError("init: give a file, or an array of numbers (samples,) or (channels, samples)") from None
+    if found.ndim != 2 or not found.size or not np.isfinite(found).all():
+        raise InputError(f"init: an array of shape {found.shape}; give finite (samples,) or (channels, samples)")
+    return found
 
 
 def checked(inpaint: Sequence[Region], seconds: float, extend: float = 0.0) -> list[tuple[float, float]]:
@@ -105,14 +133,15 @@ def checked(inpaint: Sequence[Region], seconds: float, extend: float = 0.0) -> l
     Raises:
         InputError: a region is reversed, outside the sound, or overlaps another.
     """
-    if not (math.isfinite(extend) and extend >= 0):
-        raise InputError(f"extend {extend!r} is not allowed: seconds, 0 or more")
-    regions = [(float(start), seconds if end is None else float(end)) for start, end in inpaint]
+    try:
+        regions = [(float(start), seconds if end is None else float(end)) for start, end in inpaint]
+    except (TypeError, ValueError):
+        raise InputError(f"inpaint {inpaint!r} is not allowed: a list of (start, end) in seconds") from None
     for start, end in regions:
-        if not (math.isfinite(start) and math.isfinite(end)) or end <= start:
-            raise InputError(f"inpaint {start:g}:{end:g} is not allowed: the end must come after the start")
-        if start < 0 or end > seconds + 1e-6:
+        if start < 0 or end > seconds + 1e-6 or start >= seconds:
             raise InputError(f"inpaint {start:g}:{end:g} lies outside the sound, which is {seconds:.3f} s long")
+        if not end > start:
+            raise InputError(f"inpaint {start:g}:{end:g} is not allowed: the end must come after the start")
     if extend:
         regions.append((seconds, seconds + extend))
     regions.sort()

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from multidiff.conditioning.text import words
 from multidiff.errors import InputError, unknown
 from multidiff.pipeline import Settings
 from multidiff_audio.curves import curves, scaled
@@ -64,6 +65,8 @@ class Job:
             told["negative_prompt"] = list(self.request.negatives)
         if any(seconds is not None for seconds in self.request.seconds):
             told["duration"] = list(self.request.seconds)
+        if self.given is not None:
+            told["strength"] = self.settings.strength  # its default depends on what else is asked for
         return told | dict(self.plain) | (self.given.recipe(rate) if self.given else {})
 
 
@@ -102,20 +105,20 @@ def make_job(
     if init is None and (inpaint or extend or strength is not None):
         raise InputError("strength, inpaint and extend need a sound to start from: give init")
     whole = not (inpaint or extend)
-    start = given(init, init_rate, pipe.representation, LEVEL, inpaint, extend) if init is not None else None
-    if start is not None and start.told:
-        pipe.warn(f"{start.name or 'init'} was converted: {start.told}")
-    if loop and start is not None:
-        raise InputError("loop makes a new sound; it cannot be combined with init")
+    start = None
+    if init is not None:
+        start = given(init, init_rate, pipe.representation, LEVEL, pipe.longest, inpaint, extend)
+        _check_start(pipe, start, request, loop)
     used = (STRENGTH if whole else 1.0) if strength is None and init is not None else strength
     settings = pipe.settings(solver, grid, num_inference_steps, solver_options or {}, 1.0 if used is None else used)
     plain: dict[str, Any] = {"classes": dict(classes)} if classes else {}
     plain |= {name: True for name, on in (("loop", loop), ("stereo", stereo)) if on}
-    if variations_of is not None:
-        plain |= {"variations_of": variations_of, "variation_strength": variation_strength}
-    followed, told = _followed(pipe, follow, follow_curves, request, start)
+    variations = _variations(variations_of, variation_strength)
+    if variations is not None:
+        plain |= dict(zip(("variations_of", "variation_strength"), variations, strict=True))
+    followed, seconds, told = _followed(pipe, follow, follow_curves, request, start)
     return Job(
-        request=_with_length(request, followed, pipe) if start is None else request,
+        request=_with_length(request, seconds) if start is None else request,
         settings=settings,
         scale=_scale(pipe, guidance_scale, request),
         classes=_classes(pipe, classes or {}),
@@ -123,7 +126,7 @@ def make_job(
         follow=followed,
         loop=loop,
         two_takes=stereo and pipe.representation.channels == 1,
-        variations=_variations(variations_of, variation_strength),
+        variations=variations,
         plain=plain | told,
     )
 
@@ -131,6 +134,8 @@ def make_job(
 def _warn_of(pipe: AudioPipeline, request: Request) -> None:
     for text in dict.fromkeys((*request.prompts, *(n for n in request.negatives if n))):
         encoded = pipe.vocabulary.encode(text)
+        if text.strip() and not words(text):
+            pipe.warn(f"the prompt {text[:40]!r} holds no word; it says as much as an empty one")
         if encoded.unknown:
             names = ", ".join(map(repr, encoded.unknown[:8])) + (", ..." if len(encoded.unknown) > 8 else "")
             left = "is left out" if len(encoded.unknown) == 1 else "are left out"
@@ -141,8 +146,25 @@ def _warn_of(pipe: AudioPipeline, request: Request) -> None:
                 f"a prompt has more than the {longest} words that are read; left out: {' '.join(encoded.cut[:8])}"
             )
     for seconds in request.seconds:
-        if seconds is not None and seconds > 1.05 * pipe.longest:
-            pipe.warn(f"{seconds:g} s: {pipe.name or 'this checkpoint'} was trained on up to {pipe.longest:.3g} s")
+        if seconds is not None:
+            _warn_of_length(pipe, seconds)
+
+
+def _warn_of_length(pipe: AudioPipeline, seconds: float) -> None:
+    if seconds > 1.05 * pipe.longest:
+        pipe.warn(f"{seconds:g} s: {pipe.name or 'this checkpoint'} was trained on up to {pipe.longest:.3g} s")
+
+
+def _check_start(pipe: AudioPipeline, start: Given, request: Request, loop: bool) -> None:
+    """Refuse what does not go with a sound to start from; say what was done to it."""
+    if loop:
+        raise InputError("loop makes a new sound; it cannot be combined with init")
+    if start.regions and any(seconds is not None for seconds in request.seconds):
+        raise InputError("duration follows from init where it is inpainted or extended; leave it out")
+    if start.told:
+        pipe.warn(f"{start.name or 'init'} was converted: {start.told}")
+    if all(seconds is None for seconds in request.seconds):
+        _warn_of_length(pipe, start.samples / pipe.representation.rate)
 
 
 def _scale(pipe: AudioPipeline, asked: float | None, request: Request) -> float:
@@ -161,7 +183,9 @@ def _scale(pipe: AudioPipeline, asked: float | None, request: Request) -> float:
 def _classes(pipe: AudioPipeline, asked: Mapping[str, str]) -> Tensor:
     for name in asked:
         if name not in pipe.classes:
-            raise unknown("attribute", name, pipe.classes) if pipe.classes else InputError("it knows no classes")
+            if not pipe.classes:
+                raise InputError(f"class {name!r} asked for, and {pipe.name or 'this checkpoint'} knows no classes")
+            raise unknown("attribute", name, pipe.classes)
         if asked[name] not in pipe.classes[name]:
             raise unknown(name, asked[name], pipe.classes[name])
     numbers = [names.index(asked[name]) if name in asked else -1 for name, names in pipe.classes.items()]
@@ -171,11 +195,11 @@ def _classes(pipe: AudioPipeline, asked: Mapping[str, str]) -> Tensor:
 def _variations(of: int | None, strength: float) -> tuple[int, float] | None:
     if of is None:
         return None
-    if isinstance(of, bool) or not isinstance(of, int) or not 0 <= of < 2**62:
+    if isinstance(of, bool) or not isinstance(of, int | np.integer) or not 0 <= of < 2**62:
         raise InputError(f"variations_of {of!r} is not allowed: the number of a sample, 0 or more")
     if not (isinstance(strength, int | float) and 0 <= strength <= 1):
         raise InputError(f"variation_strength {strength!r} is not allowed: from 0 (the same) to 1 (another sample)")
-    return of, float(strength)
+    return int(of), float(strength)
 
 
 def _followed(
@@ -184,27 +208,26 @@ def _followed(
     names: Sequence[str],
     request: Request,
     start: Given | None,
-) -> tuple[np.ndarray | None, dict[str, Any]]:
-    """Curves (frames, 3), NaN where one is not followed, and what the files tell of them."""
+) -> tuple[np.ndarray | None, float | None, dict[str, Any]]:
+    """Curves (frames, 3), NaN where one is not followed; the seconds of a file; what the files tell of them."""
     if follow is None:
-        return None, {}
+        return None, None, {}
     for name in names if isinstance(follow, str | Path) else follow:
         if name not in CURVES:
             raise unknown("curve", name, CURVES)
     hop, rate = pipe.representation.hop, pipe.representation.rate
     if isinstance(follow, str | Path):
-        found = given(follow, None, pipe.representation, LEVEL)
+        found = given(follow, None, pipe.representation, LEVEL, pipe.longest)
         frames = math.ceil(found.samples / hop) + 1
-        values = curves(torch.from_numpy(found.sound.mean(0))[None], rate, hop, frames)[0].numpy()
+        values = curves(torch.from_numpy(found.levelled.mean(0))[None], rate, hop, frames)[0].numpy()
         values[:, [name not in names for name in CURVES]] = np.nan
-        return values, {
-            "follow": str(follow),
-            "follow_curves": list(names),
-            "follow_sha256": found.recipe(rate)["init_sha256"],
-        }
-    seconds = next((s for s in request.seconds if s is not None), start.samples / rate if start else None)
+        told: dict[str, Any] = {"follow": str(follow), "follow_curves": list(names)}
+        told["follow_sha256"] = found.recipe(rate)["init_sha256"]
+        return values, found.samples / rate, told
+    lengths = {start.samples / rate} if start is not None and set(request.seconds) == {None} else set(request.seconds)
+    (seconds,) = lengths if len(lengths) == 1 else (None,)
     if seconds is None:
-        raise InputError("follow: curves given as numbers need a duration, which they are spread over")
+        raise InputError("follow: curves given as numbers need one duration for all, which they are spread over")
     frames = math.ceil(seconds * rate / hop) + 1
     values = np.full((frames, len(CURVES)), np.nan, np.float32)
     for name, given_points in follow.items():
@@ -213,12 +236,11 @@ def _followed(
             raise InputError(f"follow: {name} must be a list of finite numbers")
         spread = np.interp(np.linspace(0, 1, frames), np.linspace(0, 1, len(points)), points)
         values[:, CURVES.index(name)] = scaled(name, spread)
-    return values, {"follow": {name: np.asarray(v, np.float64).tolist() for name, v in follow.items()}}
+    return values, None, {"follow": {name: np.asarray(v, np.float64).tolist() for name, v in follow.items()}}
 
 
-def _with_length(request: Request, followed: np.ndarray | None, pipe: AudioPipeline) -> Request:
-    """A sound that follows another is as long, unless a length is asked for."""
+def _with_length(request: Request, followed: float | None) -> Request:
+    """A sound that follows another, of so many seconds, is as long, unless a length is asked for."""
     if followed is None or any(seconds is not None for seconds in request.seconds):
         return request
-    seconds = (len(followed) - 1) * pipe.representation.hop / pipe.representation.rate
-    return Request(request.prompts, request.negatives, (seconds,) * len(request))
+    return Request(request.prompts, request.negatives, (followed,) * len(request))

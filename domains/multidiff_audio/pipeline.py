@@ -249,7 +249,9 @@ class AudioPipeline(Pipeline):
             if job.given is not None and seconds is None:
                 seconds = job.given.samples / self.representation.rate
             if seconds is None:
-                uniform = draws.uniform(numbers, _LENGTH_STREAM) if uniform is None else uniform
+                if uniform is None:  # a variation is as long as what it is one of
+                    of = numbers if job.variations is None else [job.variations[0]] * len(numbers)
+                    uniform = draws.uniform(of, _LENGTH_STREAM)
                 seconds = self._drawn(job.request.prompts[place], float(uniform[k]))
             lengths.append(self._looped(job, max(1, round(seconds * self.representation.rate))))
         return lengths
@@ -289,7 +291,7 @@ class AudioPipeline(Pipeline):
             assert isinstance(own_noise, Tensor)
             noise = self._related_noise(job, seed, len(numbers), own_noise, space)
         cond = self._conditions(job, numbers * takes, max(rows))
-        init, denoiser = self._edited(job, max(rows), self._guided(job, numbers * takes, cond))
+        init, denoiser = self._edited(job, lengths * takes, space, self._guided(job, numbers * takes, cond))
         state, failed = self.draw(
             like, rng, job.settings, space=space, cond=cond, denoiser=denoiser, callback_on_step_end=callback,
             init=init, noise=noise,
@@ -305,12 +307,13 @@ class AudioPipeline(Pipeline):
         noise = own
         if job.variations is not None:
             base, share = job.variations
-            common = space.noise(Rng(seed, [base] * len(own)), own)
+            bases = [base] * count + [base + RIGHT] * (len(own) - count)
+            common = space.noise(Rng(seed, bases), own)
             assert isinstance(common, Tensor)
             noise = _mixed(common, own, share)
         if job.two_takes:
-            left = noise[:count]
-            noise = torch.cat([left, _mixed(left, own[count:], TAKES)])
+            left, right = noise[:count], noise[count:]
+            noise = torch.cat([left, _mixed(left, right, TAKES)])
         return noise
 
     def _conditions(self, job: Job, numbers: Sequence[int], rows: int) -> Parts:
@@ -337,15 +340,18 @@ class AudioPipeline(Pipeline):
         away = Parts({**cond, "tokens": tokens, "classes": torch.full_like(cond["classes"], -1)})
         return Guided(denoiser, Negative(away), [Scale(job.scale)])
 
-    def _edited(self, job: Job, rows: int, denoiser: Denoiser) -> tuple[Tensor | None, Denoiser]:
-        """The state to start from, and the denoiser that keeps what is not made anew."""
+    def _edited(
+        self, job: Job, lengths: Sequence[int], space: Masked, denoiser: Denoiser
+    ) -> tuple[Tensor | None, Denoiser]:
+        """The states to start from, and the denoiser that keeps what is not made anew."""
         if job.given is None:
             return None, denoiser
-        sound = torch.from_numpy(job.given.sound)[None].to(self.device)
-        state = self.representation.encode(sound)
-        if state.shape[1] < rows:
-            state = torch.nn.functional.pad(state, (0, 0, 0, 0, 0, rows - state.shape[1]))
-        state = state[:, :rows]
+        rows, sound = space.mask.shape[1], torch.from_numpy(job.given.levelled)
+        sounds = torch.zeros(len(lengths), len(sound), self.representation.samples(rows))
+        for own, samples in zip(sounds, lengths, strict=True):
+            own[:, : min(samples, sound.shape[1])] = sound[:, :samples]
+        state = space.project(self.representation.encode(sounds.to(self.device)))
+        assert isinstance(state, Tensor)
         if not job.given.regions:
             return state, denoiser
         mask = known_mask(job.given.regions, rows, self.representation).to(self.device)
@@ -361,9 +367,8 @@ class AudioPipeline(Pipeline):
         made: np.ndarray = sound.flatten(0, 1).cpu().numpy()
         if job.given is None:
             return made
-        if job.given.regions:
-            made = put_back(made, job.given, self.representation.hop)
-        return made / np.float32(job.given.gain)
+        made = made / np.float32(job.given.gain)
+        return put_back(made, job.given, self.representation.hop) if job.given.regions else made
 
     def _recipe(
         self, job: Job, seed: int | None, format: str | None, bit_depth: int | str | None, loudness: float | str | None
