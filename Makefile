@@ -5,8 +5,9 @@ STAMP  := .venv/.installed
 
 .PHONY: demo test test-slow lint format types ci clean
 
-demo: $(STAMP)  ## generate 16 molecules with the checkpoint that ships
+demo: $(STAMP)  ## generate 16 molecules and four spoken digits with the checkpoints that ship
 	$(BIN)/multidiff generate molecules --num-samples 16 --seed 0 --out out/demo
+	$(BIN)/multidiff generate audio "seven, spoken by theo" --num-samples 4 --seed 0 --out out/demo-audio
 
 test: $(STAMP)  ## the default tests
 	$(BIN)/python -m pytest -q -n 2
