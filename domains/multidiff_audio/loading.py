@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -96,13 +97,12 @@ class AudioData(BucketedData):
         return Held([len(g) for g in groups], lambda bucket, rows, rng: cutter(groups[bucket][rows.numpy()], rng))
 
 
-def _load(path: Path, settings: dict[str, object]) -> PackedClips:
+def _load(path: Path, settings: Mapping[str, Any]) -> PackedClips:
     if path.suffix == ".npz" or not path.exists():
         return PackedClips.load(path)
     from multidiff_audio.prepare import load_or_pack
 
-    rate, channels = settings.get("rate"), settings.get("channels", 1)
-    return load_or_pack(path, rate=rate, channels=channels)
+    return load_or_pack(path, rate=settings["rate"], channels=settings["channels"])
 
 
 class Cutter:

@@ -34,6 +34,7 @@ commands:
 
 examples:
   multidiff generate molecules --num-samples 16 --seed 0 --out out/
+  multidiff generate audio "seven, spoken by theo" --num-samples 4 --out seven/
   multidiff prepare molecules my.sdf my.npz
   multidiff fit --config molecules-qm9 --data.path my.npz
   multidiff evaluate molecules out/molecules.sdf --reference my.sdf

@@ -19,6 +19,7 @@ With --reference also how far their distribution is from that of other files."""
 EXAMPLES = """\
   multidiff evaluate molecules out/molecules.sdf
   multidiff evaluate molecules out/ --reference train.npz --json figures.json
+  multidiff evaluate audio out/ --reference sounds.npz
 
 'multidiff evaluate DOMAIN --help' lists what the domain adds."""
 
@@ -67,7 +68,7 @@ def _parser(domain: domains.Domain | None) -> options.Parser:
 
 def _add_arguments(parser: options.Parser) -> None:
     many = None if parser.add_help else "?"
-    parser.add_argument("domain", nargs=many, metavar="DOMAIN", help="molecules, ...: 'multidiff list domains'")
+    parser.add_argument("domain", nargs=many, metavar="DOMAIN", help="molecules, audio: 'multidiff list domains'")
     parser.add_argument("path", nargs=many, type=Path, metavar="PATH", help="a file, or a folder of files")
     parser.add_argument("--reference", type=Path, metavar="PATH", help="what to compare with, such as the training set")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")

@@ -99,7 +99,7 @@ def _add_arguments(parser: options.Parser) -> None:
         "domain",
         nargs=None if parser.add_help else "?",
         metavar="DOMAIN",
-        help="molecules, ...: 'multidiff list domains'",
+        help="molecules, audio: 'multidiff list domains'",
     )
     add("-n", "--num-samples", type=options.whole(1), default=16, metavar="N", help="how many (default 16)")
     add("--seed", type=options.seed, default=0, metavar="S", help="0 <= S < 2**63 (default 0)")
