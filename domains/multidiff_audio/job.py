@@ -212,6 +212,8 @@ def _followed(
     """Curves (frames, 3), NaN where one is not followed; the seconds of a file; what the files tell of them."""
     if follow is None:
         return None, None, {}
+    if not isinstance(follow, str | Path | Mapping):
+        raise InputError("follow: give a sound file, or a mapping from a curve's name to its numbers")
     for name in names if isinstance(follow, str | Path) else follow:
         if name not in CURVES:
             raise unknown("curve", name, CURVES)
@@ -231,12 +233,21 @@ def _followed(
     frames = math.ceil(seconds * rate / hop) + 1
     values = np.full((frames, len(CURVES)), np.nan, np.float32)
     for name, given_points in follow.items():
-        points = np.asarray(given_points, np.float64)
-        if points.ndim != 1 or not len(points) or not np.isfinite(points).all():
+        points = _numbers(given_points)
+        if points is None:
             raise InputError(f"follow: {name} must be a list of finite numbers")
         spread = np.interp(np.linspace(0, 1, frames), np.linspace(0, 1, len(points)), points)
         values[:, CURVES.index(name)] = scaled(name, spread)
     return values, None, {"follow": {name: np.asarray(v, np.float64).tolist() for name, v in follow.items()}}
+
+
+def _numbers(values: object) -> np.ndarray | None:
+    """(n,) float64; None for what is no list of finite numbers."""
+    try:
+        points = np.asarray(values, np.float64)
+    except (TypeError, ValueError):
+        return None
+    return points if points.ndim == 1 and len(points) and np.isfinite(points).all() else None
 
 
 def _with_length(request: Request, followed: float | None) -> Request:
