@@ -111,7 +111,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("audio").add_argument
     table = "CSV or JSON lines with columns file, caption, split and any others; 'none' for the folders' names"
     found = "(default: captions or metadata .csv or .jsonl among the sounds)"
-    phrasings = "file of phrasings such as '{word}, spoken by {speaker}', filled from the columns"
+    phrasings = "file of phrasings such as '{word}, spoken by {speaker}', filled from the columns; or one that ships"
     classes = "columns kept as classes (default: the folder's name, where that is the caption)"
     longest = "cut longer sounds into equal pieces of at most this (default: 30)"
     trim = "cut what is so many dB below the peak from both ends, as in 60 (default: none)"

@@ -23,6 +23,9 @@ from pathlib import Path
 from multidiff.errors import InputError
 from multidiff_audio.captions import Table
 
+SHIPPED = Path(__file__).parent / "configs"
+"""Where `digits.captions.txt` and `sounds.captions.txt` are."""
+
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _MAPPING = re.compile(r"(?:(?P<name>[\w ]+?) from )?(?P<column>[\w ]+?):\s+(?P<value>.+?)\s+=(?:\s+(?P<texts>.*))?")
 
@@ -88,16 +91,19 @@ class Templates:
 
 
 def read(path: str | Path) -> Templates:
-    """Read a file of templates.
+    """Read a file of templates, or one that ships, by its name.
 
     Raises:
         InputError: it is missing, is not UTF-8, or a line is neither phrasing nor mapping.
     """
+    path = Path(path)
+    if not path.exists() and (SHIPPED / path.name) == SHIPPED / path:
+        path = SHIPPED / path
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the templates {path}: {getattr(error, 'strerror', '') or error}") from None
-    return parse(text, Path(path).name)
+    return parse(text, path.name)
 
 
 def parse(text: str, name: str = "templates") -> Templates:
