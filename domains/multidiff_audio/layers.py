@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from multidiff.conditioning.text import NULL, TextEncoder
+from multidiff.conditioning.text import NULL, PAD, TextEncoder
 from multidiff.errors import InputError
 from multidiff.state import Parts
 
@@ -82,7 +82,7 @@ class Conditions(nn.Module):
         tokens = given.get("tokens")
         if tokens is None:
             tokens = torch.full((len(log_snr), 1), NULL, device=log_snr.device)
-        words, is_word, prompt = self.text(tokens)
+        words, is_word, prompt = self.text(_trimmed(tokens))
         vector = self.level(waves(log_snr / 8, 64, 32.0)) + self.prompt(prompt)
         vector = vector + self.length(waves(lengths.float().log() / 8, 32, 16.0))
         if "classes" in given:
@@ -93,7 +93,7 @@ class Conditions(nn.Module):
 
     def durations(self, tokens: Tensor) -> Tensor:
         """(B, L) token numbers -> (B, DURATIONS) logits: what prompts say of how long their sounds are."""
-        out: Tensor = self.seconds(self.text(tokens)[2]).float()
+        out: Tensor = self.seconds(self.text(_trimmed(tokens))[2]).float()
         return out
 
     def _rows(self, there: Tensor, lengths: Tensor, curves: Tensor | None) -> Tensor:
@@ -110,6 +110,11 @@ class Conditions(nn.Module):
         for i, name in enumerate(CURVES):
             rows = rows + self.curves[name](torch.cat([values[:, :, i], flags[:, :, i]], -1))
         return rows
+
+
+def _trimmed(tokens: Tensor) -> Tensor:
+    """(B, L) token numbers up to the last that is not PAD for all; on a CPU only: a GPU would have to be waited for."""
+    return tokens if tokens.is_cuda else tokens[:, : int((tokens != PAD).any(0).nonzero()[-1]) + 1]
 
 
 def waves(x: Tensor, count: int, highest: float) -> Tensor:
