@@ -97,7 +97,7 @@ def read(path: str | Path) -> Templates:
         InputError: it is missing, is not UTF-8, or a line is neither phrasing nor mapping.
     """
     path = Path(path)
-    if not path.exists() and (SHIPPED / path.name) == SHIPPED / path:
+    if not path.exists() and path.name == str(path) and (SHIPPED / path).exists():
         path = SHIPPED / path
     try:
         text = path.read_text(encoding="utf-8-sig")
