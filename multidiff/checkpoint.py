@@ -369,13 +369,26 @@ def build_module(
     import torch
 
     sketch: nn.Module | None = None
-    with contextlib.suppress(Exception), torch.device("meta"):  # not every network can be built there
+    with contextlib.suppress(Exception), torch.device("meta"), _undrawn():  # not every network can be built there
         sketch = build(spec, components, folder / CONFIG, key)
     if sketch is not None:
         check_weights(sketch, tensors, folder)
     module: nn.Module = build(spec, components, folder / CONFIG, key)
     load_weights(module, tensors, folder)
     return module
+
+
+def _undrawn() -> contextlib.AbstractContextManager[Any]:
+    """Initial weights are not drawn: for normal ones on the meta device torch would import its compiler, a second."""
+    from torch.overrides import TorchFunctionMode
+
+    class Undrawn(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if getattr(func, "__module__", "") == "torch.nn.init":
+                return args[0] if args else kwargs["tensor"]
+            return func(*args, **(kwargs or {}))
+
+    return Undrawn()
 
 
 def load_weights(module: nn.Module, tensors: Mapping[str, Tensor], folder: Path) -> None:

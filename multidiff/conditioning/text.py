@@ -107,7 +107,7 @@ class TextEncoder(nn.Module):
     def __init__(self, size: int, width: int = 128, layers: int = 2, longest: int = 24, heads: int = 4) -> None:
         super().__init__()
         self.words = nn.Embedding(size, width, padding_idx=PAD)
-        self.positions = nn.Parameter(torch.randn(longest, width) * 0.02)
+        self.positions = nn.Parameter(nn.init.normal_(torch.empty(longest, width), std=0.02))
         layer = nn.TransformerEncoderLayer(width, heads, 2 * width, 0.0, "gelu", batch_first=True, norm_first=True)
         self.layers = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
         nn.init.normal_(self.words.weight, std=0.5)
