@@ -166,17 +166,18 @@ class Block(nn.Module):
             there: (B, 1, 1, N) bool, true where a row is not padding.
         """
         shift, scale, gate, shift2, scale2, gate2 = (mods + self.offsets).unsqueeze(2).unbind(1)
-        q, k, v = self._heads(self.qkv(normed(x) * (1 + scale) + shift), 3)
-        x = x + gate * self.out(attend(rotated(q, turn), rotated(k, turn), v, there))
+        qkv = self._heads(self.qkv(normed(x) * (1 + scale) + shift), 3)
+        q, k = rotated(qkv[:2], turn)
+        x = x + gate * self.out(attend(q, k, qkv[2], there))
         (q,) = self._heads(self.ask(normed(x)), 1)
         k, v = self._heads(self.answer(steering.words), 2)
         x = x + self.cross(attend(q, k, v, steering.there))
         a, b = self.up(normed(x) * (1 + scale2) + shift2).chunk(2, -1)
         return x + gate2 * self.down(F.silu(a) * b)
 
-    def _heads(self, x: Tensor, count: int) -> tuple[Tensor, ...]:
-        """(B, N, count * width) -> `count` of (B, heads, N, width / heads)."""
-        return x.unflatten(-1, (count, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+    def _heads(self, x: Tensor, count: int) -> Tensor:
+        """(B, N, count * width) -> (count, B, heads, N, width / heads)."""
+        return x.unflatten(-1, (count, self.heads, -1)).permute(2, 0, 3, 1, 4)
 
 
 def normed(x: Tensor) -> Tensor:
