@@ -18,7 +18,7 @@ from multidiff.lightning import cli, export
 from multidiff.lightning.exporting import averaged
 from multidiff_molecules.training import MoleculeModule
 
-RECIPES = {name: path for d in domain.names() for name, path in domain.find(d).recipes().items()}
+RECIPES = domain.find("molecules").recipes()
 SMALL = ["width 16", "vectors 4", "pair_width 8", "layers 1", "heads 4", "warmup_steps 3"]
 
 
