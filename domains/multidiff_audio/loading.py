@@ -73,6 +73,8 @@ class AudioData(BucketedData):
     def setup(self, stage: str) -> None:
         """Read the file once, and tell the module what is in it."""
         self.clips = clips = _load(self.path, self.module().hparams)
+        if not len(clips.rows(TRAIN)):
+            raise InputError(f"{self.path} has no sound in split 0 (train), whose words and loudness the model is for")
         self.module().learn_about(clips, self.max_seconds)
         for split in SPLITS[stage]:
             rows = clips.rows(split)
@@ -132,7 +134,11 @@ class Cutter:
         self.classes = torch.from_numpy(np.array(values, np.int64).reshape(-1, len(clips)).T)
 
     def __call__(self, rows: np.ndarray, rng: Rng | None) -> Batch:
-        """A batch: (states, their space, their conditions)."""
+        """A batch: (states, their space, their conditions).
+
+        Beside what `Conditions` reads, the latter hold the "seconds" (B,) of the whole sounds, of which states may be
+        parts.
+        """
         draws = rng.uniform(len(rows) * (12 + self.classes.shape[1])).view(-1, len(rows)) if rng is not None else None
         sounds, lengths = self._sounds(rows, draws)
         state = self.representation.encode(sounds)
@@ -173,6 +179,7 @@ class Cutter:
             "tokens": torch.where(text[:, None], tokens, self.nothing),
             "classes": torch.where(classes, self.classes[rows], -1),
             "curves": by_row(torch.where(followed[:, None].to(frames.device), frames, math.nan), fold),
+            "seconds": torch.from_numpy(self.clips.lengths[rows].clip(max=self.longest) / rate).float(),
         }
         return Parts({name: value.to(self.device) for name, value in conditions.items()})
 

@@ -167,11 +167,9 @@ class AudioModule(DiffusionModule):
         return loss + self.durations_weight * durations
 
     def _durations_loss(self, batch: Batch) -> Tensor:
-        _, space, cond = batch
+        _, _, cond = batch
         network: Any = self.denoiser.network
-        frames = space.mask.sum(1) * self.representation.fold_time - 1
-        seconds = frames * self.representation.hop / self.representation.rate
-        share = (seconds / SHORTEST).log() / math.log(self.longest / SHORTEST)
+        share = (cond["seconds"] / SHORTEST).log() / math.log(self.longest / SHORTEST)
         logits = network.conditions.durations(cond["tokens"])
         return F.cross_entropy(logits, (share * DURATIONS).long().clamp(0, DURATIONS - 1))
 
