@@ -100,7 +100,7 @@ WRONG = [
     (["--model.times", "unifrm"], "did you mean 'uniform'?"),
     (["--model.heads", "3"], "must be multiples of heads 3"),
     (["--data.path", "absent.npz"], "no data set at absent.npz"),
-    (["--data.batch_size", "1000"], "batch size 1000 is larger than the 48 molecules"),
+    (["--data.batch_size", "1000"], "batch size 1000 is larger than the 48 samples"),
     (["--data.batch_size", "0"], "batch size 0 is not allowed"),
     (["--ckpt_path", "absent.ckpt"], "--ckpt_path: no file absent.ckpt"),
     (["--trainer.precision", "bf17"], "trainer.precision: 'bf17' is not allowed"),
