@@ -6,6 +6,7 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def spectrograms_png(
     for key, value in (text or {}).items():
         info.add_itxt(key, value if isinstance(value, str) else json.dumps(value, default=str))
     packed = io.BytesIO()
-    page.save(packed, "PNG", pnginfo=info)
+    page.save(packed, "PNG", pnginfo=info, compress_level=1)  # a fifth larger, in a third of the time
     return packed.getvalue()
 
 
@@ -157,9 +158,9 @@ def _draw_wave(pen: ImageDraw, sound: Sound, left: int, top: int, width: int) ->
     """From the lowest to the highest value that falls on each pixel, over all channels; the height is 1."""
     middle = top + WAVE / 2
     edges = np.linspace(0, sound.shape[1], width + 1).astype(int)
-    for k in range(width):
-        part = sound[:, edges[k] : max(edges[k + 1], edges[k] + 1)].clip(-1, 1)
-        low, high = middle - part.max() * WAVE / 2, middle - part.min() * WAVE / 2
+    lows = middle - np.maximum.reduceat(sound.max(0), edges[:-1]).clip(-1, 1) * WAVE / 2
+    highs = middle - np.minimum.reduceat(sound.min(0), edges[:-1]).clip(-1, 1) * WAVE / 2
+    for k, (low, high) in enumerate(zip(lows.tolist(), highs.tolist(), strict=True)):
         pen.line((left + k, low, left + k, max(high, low + 1)), fill=WAVEFORM)
 
 
@@ -209,6 +210,7 @@ def fitting(pen: ImageDraw, line: str, size: int) -> str:
     return shown
 
 
+@cache
 def _font(size: int) -> Any:
     from PIL import ImageFont
 
