@@ -231,12 +231,12 @@ class AudioModule(DiffusionModule):
 
 
 RECOMMENDED: Mapping[str, Any] = {
-    "solver": "dpm++2m",
-    "grid": "log-snr",
-    "num_inference_steps": 20,
+    "solver": "unipc2",
+    "grid": "uniform",
+    "num_inference_steps": 25,
     "steps_range": [5, 100],
-    "guidance_scale": 1.5,
-    "guidance_range": [1.0, 6.0],
+    "guidance_scale": 3.0,
+    "guidance_range": [1.0, 8.0],
 }
 
 
