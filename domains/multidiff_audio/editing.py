@@ -23,6 +23,9 @@ from multidiff_audio.request import refuse_absurd
 Region = tuple[float, float | None]
 """Start and end in seconds; None is the end of the sound."""
 
+DAMAGE = {"not finite": "has samples that are not finite, which count as 0", "cut short": "is cut short"}
+"""Notes of `sound.load` that a user should know of."""
+
 
 @dataclass(frozen=True, eq=False)
 class Given:
@@ -35,6 +38,7 @@ class Given:
         extend: seconds at the end that are an extension, the last of the regions.
         name: of the file; empty where it was an array.
         told: what was converted, for a warning.
+        damage: what is wrong with its file, likewise.
     """
 
     sound: np.ndarray
@@ -43,6 +47,7 @@ class Given:
     extend: float = 0.0
     name: str = ""
     told: str = ""
+    damage: str = ""
 
     @property
     def samples(self) -> int:
@@ -88,9 +93,11 @@ def given(
     """
     from multidiff_audio import sound as sounds
 
+    damage: list[str] = []
     if isinstance(init, str | Path):
-        found, own_rate = sounds.read(Path(init))
-        name = str(init)
+        reading = sounds.load(Path(init))
+        found, own_rate, name = reading.sound, reading.rate, str(init)
+        damage = [says for note, says in DAMAGE.items() if note in reading.notes]
     else:
         found, own_rate, name = _array(init), representation.rate if rate is None else rate, ""
         if isinstance(own_rate, bool) or not isinstance(own_rate, int) or not 1000 <= own_rate <= 768_000:
@@ -111,7 +118,7 @@ def given(
     regions = checked(inpaint, sound.shape[1] / representation.rate, extend)
     sound = np.pad(sound, ((0, 0), (0, round(extend * representation.rate))))
     spans = tuple((round(a * representation.rate), round(b * representation.rate)) for a, b in regions)
-    return Given(sound, gain, spans, extend, name, ", ".join(told))
+    return Given(sound, gain, spans, extend, name, ", ".join(told), " and ".join(damage))
 
 
 def _array(init: Any) -> np.ndarray:

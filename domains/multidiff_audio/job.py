@@ -163,6 +163,8 @@ def _check_start(pipe: AudioPipeline, start: Given, request: Request, loop: bool
         raise InputError("duration follows from init where it is inpainted or extended; leave it out")
     if start.told:
         pipe.warn(f"{start.name or 'init'} was converted: {start.told}")
+    if start.damage:
+        pipe.warn(f"{start.name} {start.damage}")
     if all(seconds is None for seconds in request.seconds):
         _warn_of_length(pipe, start.samples / pipe.representation.rate)
 
