@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,38 @@ def test_what_is_converted_is_told_of(pipe: Any, tmp_path: Path) -> None:
     soundfile.write(path, noise, 16_000)
     assert said(pipe, init=path) == [f"{path} was converted: 16000 Hz to 8000 Hz, 6 channels to 1"]
     assert said(pipe, init=noise[:, 0]) == []
+
+
+def test_damage_is_told_of(pipe: Any, tmp_path: Path, sound_file: Path, sound: np.ndarray) -> None:
+    import soundfile
+
+    (tmp_path / "cut.wav").write_bytes(sound_file.read_bytes()[:2000])
+    assert said(pipe, init=tmp_path / "cut.wav") == [f"{tmp_path / 'cut.wav'} is cut short"]
+    holes = sound.T.copy()
+    holes[100:110] = np.nan
+    soundfile.write(tmp_path / "nan.wav", holes, RATE, subtype="FLOAT")
+    assert said(pipe, init=tmp_path / "nan.wav") == [
+        f"{tmp_path / 'nan.wav'} has samples that are not finite, which count as 0"
+    ]
+
+
+@pytest.mark.data
+@pytest.mark.filterwarnings("ignore::multidiff.pipeline.SettingWarning")
+@pytest.mark.skipif("MULTIDIFF_DATA" not in os.environ, reason="MULTIDIFF_DATA is not set")
+def test_each_messy_file_is_a_sound_or_an_error_of_one_line(make_tiny: Any) -> None:
+    pipe = make_tiny(durations={"shortest": 0.05, "longest": 30.0})
+    refused: list[str] = []
+    for path in sorted((Path(os.environ["MULTIDIFF_DATA"]) / "messy" / "audio").iterdir()):
+        try:
+            start = make_job(pipe, init=path).given
+        except InputError as error:
+            refused.append(str(error))
+            continue
+        assert start is not None
+        assert start.sound.shape == (1, start.samples)
+        assert np.isfinite(start.levelled).all()
+    assert len(refused) == 6  # silence, text, no samples
+    assert not any("\n" in line for line in refused)
 
 
 # ------------------------------------------------------------------------------------------------------------ errors
