@@ -1,4 +1,4 @@
-"""What both networks are built of: the embedding of conditions, and a transformer block that they steer."""
+"""What the network is built of: the embedding of conditions, and a transformer block that they steer."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class AudioModule(DiffusionModule):
     the data set has been read.
 
     Args:
-        network: ``{class: AudioTransformer | AudioUNet, ...}`` with the sizes that the class takes.
+        network: ``{class: SpectrogramUNet, ...}`` with the sizes that the class takes.
         representation: ``{class: ComplexSTFT | LogMel, ...}`` likewise; rate, channels and scale are the data's.
         recommended: settings for the checkpoint's users: solver, grid, num_inference_steps, steps_range,
             guidance_scale.
