@@ -10,7 +10,6 @@ over theirs as a ratio.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import statistics
 import time
 from collections.abc import Callable
@@ -35,7 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", choices=RECIPES, default="digits")
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -44,12 +43,15 @@ def main() -> None:
     ours, theirs = our_network(spec), peer(spec)
     sizes = [sum(p.numel() for p in network.parameters()) / 1e6 for network in (ours, theirs)]
     print(f"weights: ours {sizes[0]:.2f} M, diffusers UNet2DConditionModel {sizes[1]:.2f} M; batch {args.batch_size}")
-    print("\n| precision | what | ours, s | diffusers, s | ours / theirs |\n| --- | --- | --- | --- | --- |")
+    print("\n| precision | what | ours | diffusers | ours / theirs |\n| --- | --- | --- | --- | --- |")
     for precision in ("float32", "bfloat16"):
         calls = our_call(ours, spec, args.batch_size), peer_call(theirs, spec, args.batch_size)
+        calls = tuple(in_precision(call, precision) for call in calls)
         for what, step in (("forward", forward), ("training step", training_step)):
-            a, b = medians([lambda c=c, s=step: s(c) for c in calls], args.rounds, precision)  # type: ignore[misc]
-            print(f"| {precision} | {what} | {a:.3f} | {b:.3f} | {a / b:.3f} |", flush=True)
+            a, b = medians([lambda c=c, s=step: s(c) for c in calls], args.rounds)  # type: ignore[misc]
+            print(f"| {precision} | {what}, s | {a:.3f} | {b:.3f} | {a / b:.3f} |", flush=True)
+        a, b = (kept(call, network) for call, network in zip(calls, (ours, theirs), strict=True))
+        print(f"| {precision} | kept for the backward pass, MB | {a:.0f} | {b:.0f} | {a / b:.3f} |", flush=True)
 
 
 def our_network(spec: dict) -> nn.Module:
@@ -102,17 +104,41 @@ def training_step(call: Callable[[], Tensor]) -> None:
     call().float().square().mean().backward()
 
 
-def medians(calls: list[Callable[[], None]], rounds: int, precision: str) -> list[float]:
+def in_precision(call: Callable[[], Tensor], precision: str) -> Callable[[], Tensor]:
+    """The call under autocast, entered anew each time as in training, so that the weights are cast each time."""
+
+    def run() -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            return call()
+
+    return run
+
+
+def kept(call: Callable[[], Tensor], network: nn.Module) -> float:
+    """Megabytes that a call keeps until its backward pass, beside the weights: the most of what training needs."""
+    sizes: dict[int, int] = {}
+    weights = {p.untyped_storage().data_ptr() for p in network.parameters()}
+
+    def pack(x: Tensor) -> Tensor:
+        if x.untyped_storage().data_ptr() not in weights:
+            sizes[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        out = call()
+    del out  # until here, so that no two tensors had the same place
+    return sum(sizes.values()) / 1e6
+
+
+def medians(calls: list[Callable[[], None]], rounds: int) -> list[float]:
     """Median seconds of each, the rounds taken in turn after one to warm up."""
     seconds: list[list[float]] = [[] for _ in calls]
-    half = torch.autocast("cpu", torch.bfloat16) if precision == "bfloat16" else contextlib.nullcontext()
-    with half:
-        for turn in range(rounds + 1):
-            for call, taken in zip(calls, seconds, strict=True):
-                started = time.perf_counter()
-                call()
-                if turn:
-                    taken.append(time.perf_counter() - started)
+    for turn in range(rounds + 1):
+        for call, taken in zip(calls, seconds, strict=True):
+            started = time.perf_counter()
+            call()
+            if turn:
+                taken.append(time.perf_counter() - started)
     return [statistics.median(taken) for taken in seconds]
 
 
