@@ -1,7 +1,8 @@
 """How long does a second of sound take, end to end at the recommended settings?
 
 A batch of prompts is made, decoded and written to WAV files; the table splits the time. Lengths are those that the
-checkpoint draws.
+checkpoint draws. Times are of the wall clock: on a machine that is busy with other work, two threads wait for each
+other, and only --threads 1 says something.
 
     python benchmarks/audio_throughput.py --checkpoint audio-digits --batch-size 8
 """
@@ -12,6 +13,7 @@ import argparse
 import statistics
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 import torch
@@ -34,6 +36,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    warnings.simplefilter("ignore")
     pipe = multidiff.load(args.checkpoint)
     prompts = PROMPTS.get(args.checkpoint, [""])
     print("| precision | steps | sound, s | network, s | decoding, s | files, s | s for a second of sound |")
@@ -46,7 +49,10 @@ def main() -> None:
             sound, network, decoding, files = (statistics.median(column) for column in zip(*rounds, strict=True))
             cost = (network + decoding + files) / sound
             name = str(dtype).removeprefix("torch.")
-            print(f"| {name} | {steps} | {sound:.2f} | {network:.2f} | {decoding:.3f} | {files:.3f} | {cost:.3f} |")
+            print(
+                f"| {name} | {steps} | {sound:.2f} | {network:.2f} | {decoding:.3f} | {files:.3f} | {cost:.3f} |",
+                flush=True,
+            )
 
 
 def run(pipe: multidiff.pipeline.Pipeline, prompts: list[str], count: int, steps: int) -> tuple[float, ...]:
