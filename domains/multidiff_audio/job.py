@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from multidiff.conditioning.text import words
 from multidiff.errors import InputError, unknown
 from multidiff.pipeline import Settings
 from multidiff_audio.curves import curves, scaled
-from multidiff_audio.editing import Given, Region, given
+from multidiff_audio.editing import Given, given
+from multidiff_audio.encoding import FileOptions
 from multidiff_audio.layers import CURVES
 from multidiff_audio.request import Request
 
@@ -28,6 +30,11 @@ LEVEL = -23.0
 
 STRENGTH = 0.6
 """Of sound to sound, where none is asked for."""
+
+APART = frozenset(
+    ("self", "num_samples", "seed", "indices", "generator", "batch_size", "callback_on_step_end", "output_type")
+)
+"""Arguments of a call that say which samples are made and how they are handed back; the others say what is made."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,65 +77,78 @@ class Job:
         return told | dict(self.plain) | (self.given.recipe(rate) if self.given else {})
 
 
-def make_job(
-    pipe: AudioPipeline,
-    *,
-    prompt: str | Sequence[str] | None = None,
-    negative_prompt: str | Sequence[str] | None = None,
-    duration: float | Sequence[float] | None = None,
-    classes: Mapping[str, str] | None = None,
-    follow: str | Path | Mapping[str, Sequence[float]] | None = None,
-    follow_curves: Sequence[str] = CURVES,
-    init: str | Path | np.ndarray | None = None,
-    init_rate: int | None = None,
-    strength: float | None = None,
-    inpaint: Sequence[Region] = (),
-    extend: float = 0.0,
-    loop: bool = False,
-    stereo: bool = False,
-    variations_of: int | None = None,
-    variation_strength: float = 0.3,
-    num_inference_steps: int | None = None,
-    solver: str | None = None,
-    grid: str | None = None,
-    solver_options: Mapping[str, Any] | None = None,
-    guidance_scale: float | None = None,
-) -> Job:
-    """Check the arguments of `AudioPipeline.__call__`, which explains them; warn of what is unusual.
+def make_job(pipe: AudioPipeline, call: Mapping[str, Any]) -> Job:
+    """Check the arguments of a call; warn of what is unusual.
+
+    Args:
+        call: arguments of `AudioPipeline.__call__`, which explains them, by name; without those in `APART`.
 
     Raises:
-        InputError: one is not allowed.
+        InputError: one is not allowed, or there is no argument of that name.
     """
-    request = Request.of(prompt, negative_prompt, duration)
+    asked = _filled(pipe, call)
+    request = Request.of(asked["prompt"], asked["negative_prompt"], asked["duration"])
     request.check(pipe.longest)
     _warn_of(pipe, request)
-    if init is None and (inpaint or extend or strength is not None):
-        raise InputError("strength, inpaint and extend need a sound to start from: give init")
-    whole = not (inpaint or extend)
-    start = None
-    if init is not None:
-        start = given(init, init_rate, pipe.representation, LEVEL, pipe.longest, inpaint, extend)
-        _check_start(pipe, start, request, loop)
-    used = (STRENGTH if whole else 1.0) if strength is None and init is not None else strength
-    settings = pipe.settings(solver, grid, num_inference_steps, solver_options or {}, 1.0 if used is None else used)
-    plain: dict[str, Any] = {"classes": dict(classes)} if classes else {}
-    plain |= {name: True for name, on in (("loop", loop), ("stereo", stereo)) if on}
-    variations = _variations(variations_of, variation_strength)
-    if variations is not None:
-        plain |= dict(zip(("variations_of", "variation_strength"), variations, strict=True))
-    followed, seconds, told = _followed(pipe, follow, follow_curves, request, start)
+    start = _start(pipe, asked, request)
+    variations = _variations(asked["variations_of"], asked["variation_strength"])
+    followed, seconds, told = _followed(pipe, asked["follow"], asked["follow_curves"], request, start)
     return Job(
         request=_with_length(request, seconds) if start is None else request,
-        settings=settings,
-        scale=_scale(pipe, guidance_scale, request),
-        classes=_classes(pipe, classes or {}),
+        settings=_settings(pipe, asked),
+        scale=_scale(pipe, asked["guidance_scale"], request),
+        classes=_classes(pipe, asked["classes"] or {}),
         given=start,
         follow=followed,
-        loop=loop,
-        two_takes=stereo and pipe.representation.channels == 1,
+        loop=asked["loop"],
+        two_takes=asked["stereo"] and pipe.representation.channels == 1,
         variations=variations,
-        plain=plain | told,
+        plain=_plain(asked, variations) | told,
     )
+
+
+def _filled(pipe: AudioPipeline, call: Mapping[str, Any]) -> dict[str, Any]:
+    """All arguments, with the defaults that the pipeline's call has."""
+    parameters = inspect.signature(type(pipe).__call__).parameters
+    defaults = {name: parameter.default for name, parameter in parameters.items() if name not in APART}
+    for name in call:
+        if name not in defaults:
+            raise unknown("argument", name, defaults)
+    return {**defaults, **call}
+
+
+def _start(pipe: AudioPipeline, asked: Mapping[str, Any], request: Request) -> Given | None:
+    """The sound to start from."""
+    init, inpaint, extend = asked["init"], asked["inpaint"], asked["extend"]
+    if init is None:
+        if inpaint or extend or asked["strength"] is not None:
+            raise InputError("strength, inpaint and extend need a sound to start from: give init")
+        return None
+    start = given(init, asked["init_rate"], pipe.representation, LEVEL, pipe.longest, inpaint, extend)
+    _check_start(pipe, start, request, asked["loop"])
+    return start
+
+
+def _settings(pipe: AudioPipeline, asked: Mapping[str, Any]) -> Settings:
+    strength = asked["strength"]
+    if strength is None:
+        whole = asked["init"] is None or asked["inpaint"] or asked["extend"]
+        strength = 1.0 if whole else STRENGTH
+    options = asked["solver_options"] or {}
+    return pipe.settings(asked["solver"], asked["grid"], asked["num_inference_steps"], options, strength)
+
+
+def _plain(asked: Mapping[str, Any], variations: tuple[int, float] | None) -> dict[str, Any]:
+    """What the files tell of classes, variations, and of how they are written themselves."""
+    told: dict[str, Any] = {"classes": dict(asked["classes"])} if asked["classes"] else {}
+    told |= {name: True for name in ("loop", "stereo") if asked[name]}
+    if variations is not None:
+        told |= dict(zip(("variations_of", "variation_strength"), variations, strict=True))
+    told |= {name: asked[name] for name in ("format", "bit_depth") if asked[name] is not None}
+    if asked["loudness"] is not None or asked["init"] is not None:
+        told["loudness"] = None if asked["loudness"] in (None, "keep") else asked["loudness"]
+    FileOptions.read(told)
+    return told
 
 
 def _warn_of(pipe: AudioPipeline, request: Request) -> None:

@@ -24,20 +24,17 @@ from multidiff.random import Rng
 from multidiff.schedule import SCHEDULES
 from multidiff.space import Masked
 from multidiff.state import Parts
+from multidiff_audio.configuration import check, read_vocabulary
 from multidiff_audio.curves import by_row
 from multidiff_audio.editing import Region, Rolled, decoded_loop, known_mask, put_back
-from multidiff_audio.encoding import FileOptions
 from multidiff_audio.generated import FILES, AudioOutput, restore, store
-from multidiff_audio.job import Job, make_job
+from multidiff_audio.job import APART, Job, make_job
 from multidiff_audio.layers import CURVES, DURATIONS
 from multidiff_audio.representation import REPRESENTATIONS, Representation
+from multidiff_audio.takes import related_noise, streams
 
 BATCH_SIZE = {"cpu": 16, "cuda": 128}
 OUTPUT_TYPES = ("audio", "np")
-RIGHT = 1 << 62
-"""Added to a sample's number for the right one of two takes."""
-TAKES = 0.25
-"""How far apart their noise is."""
 _LENGTH_STREAM = 0x1E47
 
 
@@ -80,8 +77,8 @@ class AudioPipeline(Pipeline):
         spelled = checkpoint.require(config, "representation", dict, path)
         representation = checkpoint.build(spelled, REPRESENTATIONS, path, "representation")
         prediction = Prediction(checkpoint.require(config, "prediction", str, path))
-        vocabulary = _vocabulary(checkpoint.require(config, "vocabulary", dict, path), path)
-        _check(config, representation, vocabulary, path)
+        vocabulary = read_vocabulary(checkpoint.require(config, "vocabulary", dict, path), path)
+        check(config, representation, vocabulary, path)
         network = checkpoint.build_module(config["network"], weights, domain.components, folder)
         return cls(NetworkDenoiser(network, Process(noise), prediction), config, representation, vocabulary)
 
@@ -156,33 +153,12 @@ class AudioPipeline(Pipeline):
         Raises:
             InputError: an argument is not allowed; says which and why.
         """
+        call = {name: value for name, value in dict(locals()).items() if name not in APART}
         if output_type not in OUTPUT_TYPES:
             raise unknown("output_type", output_type, OUTPUT_TYPES)
         if generator is not None and seed is not None:
             raise InputError("give seed or generator, not both")
-        job = make_job(
-            self,
-            prompt=prompt,
-            negative_prompt=negative_prompt,
-            duration=duration,
-            classes=classes,
-            follow=follow,
-            follow_curves=follow_curves,
-            init=init,
-            init_rate=init_rate,
-            strength=strength,
-            inpaint=inpaint,
-            extend=extend,
-            loop=loop,
-            stereo=stereo,
-            variations_of=variations_of,
-            variation_strength=variation_strength,
-            num_inference_steps=num_inference_steps,
-            solver=solver,
-            grid=grid,
-            solver_options=solver_options,
-            guidance_scale=guidance_scale,
-        )
+        job = make_job(self, call)
         count = len(job.request) if num_samples is None else check_count("num_samples", num_samples)
         numbers = check_indices(indices, count)
         draws = Draws(check_seed(seed) if generator is None else None, generator, count)
@@ -206,29 +182,20 @@ class AudioPipeline(Pipeline):
             prompts=[job.request.prompts[job.request.place(numbers[i])] for i in rows],
             indices=[numbers[i] for i in rows],
             failed={numbers[i]: made[i][1] for i in rows if made[i][1] >= 0},
-            recipe=self._recipe(job, draws.seed, format, bit_depth, loudness),
+            recipe=self._recipe(job, draws.seed),
             network_calls=self.network_calls(job.settings),
         )
         return output if output_type == "audio" else list(output.audios)
 
     # ------------------------------------------------------------------ for large jobs
 
-    def recipe(
-        self,
-        seed: int,
-        *,
-        format: str | None = None,
-        bit_depth: int | str | None = None,
-        loudness: float | str | None = None,
-        **call: Any,
-    ) -> dict[str, Any]:
+    def recipe(self, seed: int, **call: Any) -> dict[str, Any]:
         """What a call with these arguments is made with; raises what it would."""
-        return self._recipe(make_job(self, **call), check_seed(seed), format, bit_depth, loudness)
+        return self._recipe(make_job(self, call), check_seed(seed))
 
     def batches(self, num_samples: int, seed: int, batch_size: int | None = None, **call: Any) -> list[list[int]]:
         """The sample numbers of each batch of a call; one of them alone makes the same sounds."""
-        kept = {name: value for name, value in call.items() if name not in ("format", "bit_depth", "loudness")}
-        job = make_job(self, **kept)
+        job = make_job(self, call)
         if num_samples < len(job.request):
             self.warn(f"{num_samples} samples for {len(job.request)} prompts: the last prompts are not used")
         lengths = self._lengths(job, Draws(seed, None, num_samples), range(num_samples))
@@ -282,14 +249,10 @@ class AudioPipeline(Pipeline):
         space = Masked(torch.arange(max(rows), device=self.device) < own[:, None])
         like = torch.zeros(len(own), max(rows), *self.representation.shape, device=self.device)
         noise = None
-        if takes == 2:
-            assert seed is not None
-            rng = Rng(seed, [*numbers, *(number + RIGHT for number in numbers)])
         if job.variations is not None or takes == 2:
             assert seed is not None
-            own_noise = space.noise(rng, like)
-            assert isinstance(own_noise, Tensor)
-            noise = self._related_noise(job, seed, len(numbers), own_noise, space)
+            rng = streams(seed, numbers) if takes == 2 else rng
+            noise = related_noise(rng, like, space, seed, len(numbers), job.variations)
         cond = self._conditions(job, numbers * takes, max(rows))
         init, denoiser = self._edited(job, lengths * takes, space, self._guided(job, numbers * takes, cond))
         state, failed = self.draw(
@@ -301,20 +264,6 @@ class AudioPipeline(Pipeline):
         sounds = [self._decoded(job, state[i :: len(numbers), : rows[i]], n) for i, n in enumerate(lengths)]
         return [(sound if step < 0 else np.full_like(sound, np.nan), step)
                 for sound, step in zip(sounds, steps, strict=True)]  # fmt: skip
-
-    def _related_noise(self, job: Job, seed: int, count: int, own: Tensor, space: Masked) -> Tensor:
-        """Start noise that is partly another sample's: the base of variations, the left of two takes."""
-        noise = own
-        if job.variations is not None:
-            base, share = job.variations
-            bases = [base] * count + [base + RIGHT] * (len(own) - count)
-            common = space.noise(Rng(seed, bases), own)
-            assert isinstance(common, Tensor)
-            noise = _mixed(common, own, share)
-        if job.two_takes:
-            left, right = noise[:count], noise[count:]
-            noise = torch.cat([left, _mixed(left, right, TAKES)])
-        return noise
 
     def _conditions(self, job: Job, numbers: Sequence[int], rows: int) -> Parts:
         """What the network is told of each sample."""
@@ -370,61 +319,9 @@ class AudioPipeline(Pipeline):
         made = made / np.float32(job.given.gain)
         return put_back(made, job.given, self.representation.hop) if job.given.regions else made
 
-    def _recipe(
-        self, job: Job, seed: int | None, format: str | None, bit_depth: int | str | None, loudness: float | str | None
-    ) -> dict[str, Any]:
+    def _recipe(self, job: Job, seed: int | None) -> dict[str, Any]:
         recipe = {"checkpoint": self.name, "sha256": self.config.get("sha256", "")} | job.settings.recipe()
         recipe |= job.recipe(self.representation.rate)
-        recipe |= {n: v for n, v in (("format", format), ("bit_depth", bit_depth)) if v is not None}
-        if loudness is not None or job.given is not None:
-            recipe["loudness"] = None if loudness in (None, "keep") else loudness
-        FileOptions.read(recipe)
         if self.autocast is not None:
             recipe["dtype"] = str(self.autocast).removeprefix("torch.")
         return recipe if seed is None else {**recipe, "seed": seed}
-
-
-def _mixed(first: Tensor, second: Tensor, share: float) -> Tensor:
-    """Noise that has unit deviation again, `share` of the way from the first to the second."""
-    angle = 0.5 * math.pi * share
-    return math.cos(angle) * first + math.sin(angle) * second
-
-
-def _vocabulary(spelled: Mapping[str, Any], path: Path) -> Vocabulary:
-    known = checkpoint.require(spelled, "words", list, path)
-    longest = checkpoint.require(spelled, "longest", int, path)
-    if not all(isinstance(word, str) for word in known) or not 1 <= longest <= 512:
-        raise InputError(f"{path}: 'vocabulary' must hold a list of words, and 'longest' from 1 to 512")
-    return Vocabulary(tuple(known), longest)
-
-
-def _check(config: Mapping[str, Any], representation: Representation, vocabulary: Vocabulary, path: Path) -> None:
-    """Raise `InputError` where the parts of a configuration do not fit each other."""
-    classes = checkpoint.require(config, "classes", dict, path)
-    for name in classes:
-        names = checkpoint.require(classes, name, list, path)
-        if not names or not all(isinstance(text, str) for text in names):
-            raise InputError(f"{path}: the class {name!r} must be a list of names")
-    spec = checkpoint.require(config, "network", dict, path)
-    expected = {
-        "channels": representation.shape[0],
-        "bands": representation.shape[1],
-        "text_size": len(vocabulary),
-        "text_longest": vocabulary.longest,
-        "classes": [len(names) for names in classes.values()],
-        "fold_time": representation.fold_time,
-    }
-    for name, value in expected.items():
-        if spec.get(name) != value:
-            raise InputError(f"{path}: 'network' has {name} {spec.get(name)!r}, and the rest asks for {value!r}")
-    durations = checkpoint.require(config, "durations", dict, path)
-    ends = [float(checkpoint.require(durations, name, (int, float), path)) for name in ("shortest", "longest")]
-    if not 0 < ends[0] < ends[1] < 1e5:
-        raise InputError(f"{path}: 'durations' must be 0 < shortest < longest, not {ends}")
-    known = checkpoint.require(config, "recommended", dict, path)
-    checkpoint.require(known, "solver", str, path)
-    checkpoint.require(known, "num_inference_steps", int, path)
-    for name in ("steps_range", "guidance_range"):
-        pair = known.get(name, [1, 1])
-        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(n, int | float) for n in pair)):
-            raise InputError(f"{path}: {name!r} must be a list of two numbers")
