@@ -1,4 +1,9 @@
-"""What a sound does over time: loudness, pitch, brightness, a number a frame each, to steer another sound by."""
+"""What a sound does over time: loudness, pitch, brightness, a number a frame each, to steer another sound by.
+
+A known fault: the pitch curve is 0 both at 150 Hz and where there is no pitch (silence, noise, a consonant), and the
+network cannot tell the two apart. Checkpoints are trained on these curves, so that another value for no pitch asks for
+training them again.
+"""
 
 from __future__ import annotations
 
