@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import math
-from pathlib import Path
 from typing import Any
 
-from multidiff.cli.options import one_of, whole
-from multidiff.errors import InputError
+from multidiff.cli.options import add_prompts, existing_file, one_of, whole
+from multidiff_audio.request import COLUMNS
 
 EXAMPLES = """
 prompts and files:
@@ -31,14 +30,11 @@ def generate_arguments(parser: argparse.ArgumentParser) -> None:
     """Prompts, length, sounds to start from, and how the files are written."""
     parser.epilog = (parser.epilog or "") + "\n" + EXAMPLES
     add = parser.add_argument
-    add("prompt", nargs="*", metavar="PROMPT", action=_Prompts, help="in plain words; several are taken in turn")
-    add("--prompts", dest="prompt", type=Path, action=_PromptFile, metavar="FILE",
-        help="a text file, a prompt a line; or CSV or JSONL with prompt, negative_prompt, duration")  # fmt: skip
-    add("--negative-prompt", metavar="TEXT", help="what to move away from")
+    add_prompts(parser, COLUMNS)
     add("--duration", type=seconds, metavar="S", help="seconds (default: as fits the prompt, or as long as --init)")
     add("--class", dest="classes", type=_class, action=_Classes, metavar="NAME=VALUE",
         help="a class of the checkpoint, such as speaker=theo; repeatable")  # fmt: skip
-    add("--init", type=_file, metavar="FILE", help="a sound to start from: WAV, FLAC, OGG or MP3 of any rate")
+    add("--init", type=existing_file, metavar="FILE", help="a sound to start from: WAV, FLAC, OGG or MP3 of any rate")
     add("--strength", type=_share, metavar="X", help="how far from --init: above 0, up to 1 (default 0.6)")
     add("--inpaint", type=region, action="append", metavar="A:B",
         help="make this part of --init anew, in seconds; 'A:' is to its end; repeatable")  # fmt: skip
@@ -50,7 +46,9 @@ def generate_arguments(parser: argparse.ArgumentParser) -> None:
         const=True,
         help="two channels; a mono checkpoint makes two takes",
     )
-    add("--follow", type=_file, metavar="FILE", help="a sound whose loudness, pitch and brightness are followed")
+    add(
+        "--follow", type=existing_file, metavar="FILE", help="a sound whose loudness, pitch and brightness are followed"
+    )
     add("--curves", dest="follow_curves", type=_names, metavar="NAMES",
         help="which of them: loudness,pitch,brightness (default: all)")  # fmt: skip
     add("--variations-of", type=whole(0), metavar="N", help="make variations of sample N of the same seed")
@@ -108,12 +106,6 @@ def _share(text: str) -> float:
     return value
 
 
-def _file(text: str) -> str:
-    if not Path(text).is_file():
-        raise argparse.ArgumentTypeError(f"no file {text}")
-    return text
-
-
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
@@ -130,25 +122,3 @@ class _Classes(argparse.Action):
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
         setattr(namespace, self.dest, {**(getattr(namespace, self.dest) or {}), values[0]: values[1]})
-
-
-class _Prompts(argparse.Action):
-    """Words after the domain; none of them is not an empty prompt."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
-        if values:
-            if getattr(namespace, "prompt", None):
-                raise InputError("give prompts on the command line or in a file, not both")
-            namespace.prompt = list(values)
-
-
-class _PromptFile(argparse.Action):
-    """Prompts of a file, with what else its columns say."""
-
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
-        from multidiff_audio.request import read_prompts
-
-        if getattr(namespace, "prompt", None):
-            raise InputError("give prompts on the command line or in a file, not both")
-        for name, value in read_prompts(values).items():
-            setattr(namespace, name, value)  # each is an option's or an argument's name

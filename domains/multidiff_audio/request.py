@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from multidiff.errors import InputError, unknown
+from multidiff import prompts
+from multidiff.errors import InputError
+from multidiff.prompts import Column
 
-_COLUMNS = ("prompt", "negative_prompt", "duration")
+COLUMNS = {"duration": Column(float, "a number of seconds")}
+"""Of a file of prompts, beside the texts."""
+
 BEYOND = 10.0
 """Times the longest sound of the training data: more is taken for a slip of the hand."""
 
@@ -52,12 +53,12 @@ class Request:
         Raises:
             InputError: their numbers do not fit, or one of them is not text or not a length.
         """
-        prompts = _several("prompt", "" if prompt is None else prompt, str)
-        negatives = _several("negative_prompt", negative_prompt, str)
-        lengths = [None if s is None else float(s) for s in _several("duration", duration, Real)]
-        count = max(len(prompts), len(negatives), len(lengths))
-        spread = [_spread(n, v, count) for n, v in zip(_COLUMNS, (prompts, negatives, lengths), strict=True)]
-        return cls(*(tuple(values) for values in spread))
+        lists = {
+            "prompt": prompts.several("prompt", "" if prompt is None else prompt, str),
+            "negative_prompt": prompts.several("negative_prompt", negative_prompt, str),
+            "duration": [None if s is None else float(s) for s in prompts.several("duration", duration, Real)],
+        }
+        return cls(*prompts.spread(lists))
 
     def check(self, longest: float) -> None:
         """Refuse lengths that no sound can have.
@@ -89,24 +90,6 @@ def refuse_absurd(name: str, seconds: float, longest: float) -> None:
         )
 
 
-def _several(name: str, value: Any, kind: Any) -> list[Any]:
-    values = [value] if value is None or isinstance(value, kind) else value
-    if not isinstance(values, Sequence) or isinstance(values, str) or not values:
-        raise InputError(f"{name} {value!r} is not allowed: give one, or a list with one for each prompt")
-    for item in values:
-        if item is not None and (not isinstance(item, kind) or isinstance(item, bool)):
-            raise InputError(f"{name}: {item!r} is not {'text' if kind is str else 'a number'}")
-        if isinstance(item, str) and any("\ud800" <= c <= "\udfff" for c in item):
-            raise InputError(f"{name}: {item!r} is not valid Unicode; give it in UTF-8")
-    return list(values)
-
-
-def _spread(name: str, values: list[Any], count: int) -> list[Any]:
-    if len(values) not in (1, count):
-        raise InputError(f"{name}: {len(values)} of them for {count} prompts; give one, or one for each")
-    return values * count if len(values) == 1 else values
-
-
 def read_prompts(path: Path) -> dict[str, list[Any]]:
     """Prompts from a file: a line each, or CSV or JSONL with prompt, negative_prompt, duration.
 
@@ -114,50 +97,6 @@ def read_prompts(path: Path) -> dict[str, list[Any]]:
         Arguments of a call.
 
     Raises:
-        InputError: the file cannot be read, has no prompt, or has a column that is not known.
+        InputError: see `multidiff.prompts.read`.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the prompts in {path}: {error}") from error
-    rows = _rows(path, text)
-    if not rows:
-        raise InputError(f"{path} holds no prompt")
-    for name in {name for row in rows for name in row}:
-        if name is None:
-            raise InputError(
-                f"{path} has a line with more cells than its first one has names; quote what holds a comma"
-            )
-        if name not in _COLUMNS:
-            raise unknown(f"column of {path}", name, _COLUMNS)
-    call: dict[str, list[Any]] = {"prompt": [str(row.get("prompt") or "") for row in rows]}
-    if any(row.get("negative_prompt") for row in rows):
-        call["negative_prompt"] = [row.get("negative_prompt") or None for row in rows]
-    if any(row.get("duration") not in (None, "") for row in rows):
-        call["duration"] = [_seconds(row.get("duration"), path) for row in rows]
-    return call
-
-
-def _rows(path: Path, text: str) -> list[Mapping[str, Any]]:
-    if path.suffix.lower() == ".csv":
-        try:
-            return list(csv.DictReader(io.StringIO(text, newline="")))
-        except csv.Error as error:
-            raise InputError(f"{path} is not CSV: {error}") from error
-    lines = [line for line in text.split("\n") if line.strip()]
-    if path.suffix.lower() not in (".jsonl", ".ndjson"):
-        return [{"prompt": line.strip()} for line in lines]
-    try:
-        rows = [json.loads(line) for line in lines]
-    except ValueError as error:
-        raise InputError(f"{path} is not JSON, a line each: {error}") from error
-    if not all(isinstance(row, dict) for row in rows):
-        raise InputError(f"{path}: each line must be a JSON object with the key 'prompt'")
-    return rows
-
-
-def _seconds(value: Any, path: Path) -> float | None:
-    try:
-        return float(value) if value not in (None, "") else None
-    except (TypeError, ValueError):
-        raise InputError(f"{path}: duration {value!r} is not a number of seconds") from None
+    return prompts.read(path, COLUMNS)

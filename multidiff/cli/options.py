@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from multidiff.errors import InputError, unknown
 
 if TYPE_CHECKING:
     from multidiff.domain import Domain
+    from multidiff.prompts import Column
 
 LARGEST_SEED = 2**63 - 1
 MOST_STEPS = 10_000
@@ -109,6 +111,49 @@ def one_of(kind: str, allowed: Sequence[str]) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def existing_file(text: str) -> str:
+    """A type for argparse: the path of a file that is there."""
+    if not Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"no file {text}")
+    return text
+
+
+def add_prompts(parser: argparse.ArgumentParser, columns: Mapping[str, Column]) -> None:
+    """The options of a domain that is asked in words: PROMPT..., --prompts, --negative-prompt.
+
+    Args:
+        columns: that a file of prompts may have beside the texts; their names are those of the call's arguments.
+    """
+
+    class File(argparse.Action):
+        """Prompts of a file, with what else its columns say."""
+
+        def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+            from multidiff import prompts
+
+            if getattr(namespace, "prompt", None):
+                raise InputError("give prompts on the command line or in a file, not both")
+            for name, value in prompts.read(values, columns).items():
+                setattr(namespace, name, value)  # each is an option's or an argument's name
+
+    add = parser.add_argument
+    named = ", ".join(("prompt", "negative_prompt", *columns))
+    add("prompt", nargs="*", metavar="PROMPT", action=_Prompts, help="in plain words; several are taken in turn")
+    add("--prompts", dest="prompt", type=Path, action=File, metavar="FILE",
+        help=f"a text file, a prompt a line; or CSV or JSONL with {named}")  # fmt: skip
+    add("--negative-prompt", metavar="TEXT", help="what to move away from")
+
+
+class _Prompts(argparse.Action):
+    """Words after the domain; none of them is not an empty prompt."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        if values:
+            if getattr(namespace, "prompt", None):
+                raise InputError("give prompts on the command line or in a file, not both")
+            namespace.prompt = list(values)
 
 
 def domain_of(args: Sequence[str], add_arguments: Callable[[Parser], None], command: str) -> str:
