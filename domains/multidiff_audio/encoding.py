@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from multidiff import __version__
+from multidiff import provenance
 from multidiff.errors import InputError, unknown
 from multidiff_audio.level import Sound
 
@@ -104,44 +102,8 @@ def _without_time(wav: bytes) -> bytes:
 
 
 def tags(recipe: Mapping[str, Any], prompt: str, sample: int, options: FileOptions) -> dict[str, str]:
-    """What is kept in a sample's file: the prompt as its title, all that made it as JSON in its comment.
-
-    Where a comment would be too long for the format, its longest values are cut, and "recipe_sha256" tells recipes
-    apart.
-    """
-    whole = {**recipe, "prompt": prompt, "sample": sample}
-    whole.pop("prompts", None)
-    return {
-        "title": _one_line(prompt)[:200] or f"sample {sample}",
-        "comment": _shortened(json.loads(json.dumps(whole, default=str)), _LONGEST[options.format]),
-        "software": f"multidiff {__version__}",
-    }
-
-
-def _one_line(text: str) -> str:
-    """Without control characters, and such as UTF-8 can hold."""
-    seen = "".join(c if c.isprintable() else " " for c in text[:2000])
-    return " ".join(seen.encode("utf-8", "replace").decode().split())
-
-
-def _shortened(values: dict[str, Any], longest: int) -> str:
-    text = json.dumps(values)
-    if len(text) <= longest:
-        return text
-    values = {**values, "recipe_sha256": hashlib.sha256(text.encode()).hexdigest()}
-    room = longest
-    while len(text) > longest and room > 8:
-        room //= 2
-        text = json.dumps({name: _cut(value, room) for name, value in values.items()})
-    return text[:longest]
-
-
-def _cut(value: Any, longest: int) -> Any:
-    """A value of at most about so many characters of JSON; a SHA-256 is never cut."""
-    spelled = value if isinstance(value, str) else json.dumps(value)
-    if len(json.dumps(spelled)) <= max(longest, 70):
-        return value
-    return spelled[: math.ceil(longest / 6)] + "..."  # a character may take six
+    """What is kept in a sample's file; see `multidiff.provenance.tags`."""
+    return provenance.tags(recipe, prompt, sample, _LONGEST[options.format])
 
 
 def read_comment(path: Path) -> dict[str, Any] | None:

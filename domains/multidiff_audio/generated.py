@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import base64
 import html
-import json
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypedDict, Unpack, overload
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 
-from multidiff.errors import InputError
-from multidiff.files import atomic_path
+from multidiff import stored
 from multidiff_audio.encoding import FileOptions, encode
 from multidiff_audio.level import Sound
 from multidiff_audio.output import NOT_FINITE, PNG, caption, examine, write
@@ -107,16 +104,8 @@ class AudioOutput:
 
 def store(outputs: Sequence[AudioOutput], path: Path) -> None:
     """Keep outputs in one file beside `path`, for `restore`."""
-    about = {
-        "rate": outputs[0].sampling_rate if outputs else 0,
-        "prompts": [prompt for output in outputs for prompt in output.prompts],
-        "samples": [int(i) for output in outputs for i in output.indices],
-        "failed": [[int(i), int(step)] for output in outputs for i, step in output.failed.items()],
-    }
-    sounds = {f"sound-{k}": sound for k, sound in enumerate(s for output in outputs for s in output.audios)}
-    text = np.frombuffer(json.dumps(about).encode(), np.uint8)
-    with atomic_path(path.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
-        np.savez(file, allow_pickle=False, about=text, **sounds)
+    sounds = (np.asarray(sound, np.float32) for output in outputs for sound in output.audios)
+    stored.store(path, outputs, sounds, rate=outputs[0].sampling_rate if outputs else 0)
 
 
 def restore(paths: Sequence[Path], recipe: dict[str, Any], network_calls: int) -> AudioOutput:
@@ -125,67 +114,13 @@ def restore(paths: Sequence[Path], recipe: dict[str, Any], network_calls: int) -
     Raises:
         InputError: a file is damaged; says which.
     """
-    files = [path.with_suffix(".npz") for path in paths]
-    abouts = [_about(file) for file in files]
-    samples = [i for about in abouts for i in about["samples"]]
-    prompts = [prompt for about in abouts for prompt in about["prompts"]]
-    places = [(file, k) for file, about in zip(files, abouts, strict=True) for k in range(len(about["samples"]))]
-    order = sorted(range(len(samples)), key=samples.__getitem__)
+    kept = stored.restore(paths)
     return AudioOutput(
-        audios=_Stored([places[k] for k in order]),
-        sampling_rate=abouts[0]["rate"] if abouts else 0,
-        prompts=[prompts[k] for k in order],
-        indices=[samples[k] for k in order],
-        failed={i: step for about in abouts for i, step in about["failed"]},
+        audios=kept.arrays,
+        sampling_rate=kept.about.get("rate", 0),
+        prompts=kept.prompts,
+        indices=kept.indices,
+        failed=kept.failed,
         recipe=recipe,
         network_calls=network_calls,
     )
-
-
-def _about(file: Path) -> dict[str, Any]:
-    """What a file holds beside the sounds, after a look at the check sums of everything in it."""
-    try:
-        with zipfile.ZipFile(file) as packed:
-            broken = packed.testzip()
-            names = set(packed.namelist())
-        if broken:
-            raise ValueError(f"{broken} is not what was written")
-        with np.load(file, allow_pickle=False) as arrays:
-            about = json.loads(arrays["about"].tobytes())
-        count = len(about["samples"])
-        if len(about["prompts"]) != count or not {f"sound-{k}.npy" for k in range(count)} <= names:
-            raise ValueError("sounds are missing")
-        return {name: about[name] for name in ("rate", "prompts", "samples", "failed")}
-    except Exception as error:  # zip, zlib, json and numpy each have their own
-        raise _damaged(file, error) from error
-
-
-def _damaged(file: Path, error: Exception) -> InputError:
-    return InputError(f"{file} is damaged ({error}); delete it and run the same command again")
-
-
-class _Stored(Sequence[Sound]):
-    """Sounds in files, each read when asked for."""
-
-    def __init__(self, places: Sequence[tuple[Path, int]]) -> None:
-        self.places = places
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    @overload
-    def __getitem__(self, i: int) -> Sound: ...
-    @overload
-    def __getitem__(self, i: slice) -> list[Sound]: ...
-    def __getitem__(self, i: int | slice) -> Sound | list[Sound]:
-        if isinstance(i, slice):
-            return [self._read(*place) for place in self.places[i]]
-        return self._read(*self.places[i])
-
-    @staticmethod
-    def _read(file: Path, k: int) -> Sound:
-        try:
-            with np.load(file, allow_pickle=False) as arrays:
-                return np.asarray(arrays[f"sound-{k}"], np.float32)
-        except Exception as error:  # as above
-            raise _damaged(file, error) from error

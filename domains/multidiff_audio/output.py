@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from multidiff.errors import InputError
 from multidiff.files import atomic_path, writable_folder
-from multidiff.pipeline import SettingWarning
+from multidiff.provenance import plain, refuse_other, warn_of_faults
 from multidiff_audio.encoding import FileOptions, encode, read_comment, tags
 from multidiff_audio.level import Sound, decibels, fault, levelled, rounded
 
@@ -97,7 +95,7 @@ def write(
         if records is not None:
             records.append(_record(sample, rate, options))
     _write_png(folder / PNG, pictured, rate, recipe)
-    _warn(faulty, len(rows))
+    warn_of_faults(faulty, len(rows), "sounds")
     return {"samples": len(rows), "written": len(rows) - seen[NOT_FINITE], **{name: seen[name] for name in FAULTS}}
 
 
@@ -113,24 +111,14 @@ def examine(index: int, prompt: str, sound: Sound, rate: int, loudness: float | 
 def _refuse_others(
     folder: Path, rows: Sequence[tuple[int, str]], recipe: Mapping[str, Any], options: FileOptions
 ) -> None:
-    """Only a file that the same recipe made may be replaced; without a seed none is known to be the same."""
     for index, prompt in rows:
         path = folder / file_name(index, options)
         if os.path.lexists(path):
-            held = read_comment(path) if "seed" in recipe else None
-            if held is None or held != json.loads(tags(recipe, prompt, index, options)["comment"]):
-                _refuse(path)
+            made = json.loads(tags(recipe, prompt, index, options)["comment"])
+            refuse_other(path, recipe, read_comment(path), made)
     picture = folder / PNG
-    if os.path.lexists(picture) and ("seed" not in recipe or _picture_recipe(picture) != _plain(recipe)):
-        _refuse(picture)
-
-
-def _refuse(path: Path) -> None:
-    raise InputError(f"{path} is there and was made otherwise; give another folder, or move it away")
-
-
-def _plain(recipe: Mapping[str, Any]) -> Any:
-    return json.loads(json.dumps(dict(recipe), default=str))
+    if os.path.lexists(picture):
+        refuse_other(picture, recipe, _picture_recipe(picture), plain(recipe))
 
 
 def _picture_recipe(path: Path) -> Any:
@@ -177,10 +165,3 @@ def _write_png(path: Path, pictured: Sequence[Sample], rate: int, recipe: Mappin
     data = spectrograms_png([s.sound for s in pictured], rate, [caption(s, rate) for s in pictured], text)
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
-
-
-def _warn(faulty: Sequence[str], count: int) -> None:
-    if faulty:
-        more = f" and {len(faulty) - 8} more" if len(faulty) > 8 else ""
-        told = f"{len(faulty)} of {count} sounds may be of no use: sample {', '.join(faulty[:8])}{more}"
-        warnings.warn(told, SettingWarning, stacklevel=4)
