@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from multidiff_audio.clips import TRAIN, PackedClips
+from multidiff.captions import TRAIN
+from multidiff_audio.clips import PackedClips
 from multidiff_audio.evaluate import choose
 from multidiff_audio.judge import Judge
 from multidiff_audio.measure import Figures, measure

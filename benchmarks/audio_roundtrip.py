@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from multidiff_audio.clips import TEST as TEST_SPLIT
+from multidiff.captions import TEST as TEST_SPLIT
 from multidiff_audio.clips import PackedClips
 from multidiff_audio.fidelity import fidelity
 from multidiff_audio.representation import ComplexSTFT, LogMel, Representation

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from multidiff.captions import TEST
 from multidiff.errors import InputError
-from multidiff_audio.clips import TEST, PackedClips
+from multidiff_audio.clips import PackedClips
 from multidiff_audio.judge import Sounds
 from multidiff_audio.metrics import Array, frechet_distance
 from multidiff_audio.real import FEWEST

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from multidiff.errors import InputError
 from multidiff.files import atomic_path
 
-TRAIN, VALIDATION, TEST = 0, 1, 2
 _ARRAYS = ("audio", "offsets", "split")
 
 

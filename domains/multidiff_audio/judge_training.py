@@ -27,8 +27,9 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from multidiff import checkpoint
+from multidiff.captions import TEST, TRAIN
 from multidiff.errors import InputError
-from multidiff_audio.clips import TEST, TRAIN, PackedClips
+from multidiff_audio.clips import PackedClips
 from multidiff_audio.judge import Judge, JudgeNetwork, pad, ready, spectrogram
 
 SPEECH = {"n_fft": 256, "hop_length": 80, "n_mels": 40}  # 10 ms at 8 kHz: formants and the pitch's changes

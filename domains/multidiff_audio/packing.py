@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from multidiff import captions
+from multidiff.account import Account
+from multidiff.captions import LABEL, Row, Table
 from multidiff.errors import InputError
-from multidiff_audio import captions, sound, templates
-from multidiff_audio.captions import Row, Table
-from multidiff_audio.clips import TRAIN, VALIDATION, Attribute, PackedClips
+from multidiff.sources import Sources
+from multidiff_audio import sound, templates
+from multidiff_audio.clips import Attribute, PackedClips
 from multidiff_audio.sound import Sound
-from multidiff_audio.sources import Sources
 
-LABEL = "label"
-"""The attribute and the column that hold the name of a file's folder."""
 SILENT = -80.0
 """dB: a clip whose every sample, without the mean, is below it is silent; three steps of 16 bits."""
 PEAK = 10 ** (-0.1 / 20)
@@ -53,31 +51,6 @@ class Rules:
     validation: float = 0.05
 
 
-@dataclass
-class Account:
-    """What became of the files.
-
-    Attributes:
-        skipped: reason -> messages.
-        notes: what was done to clips that are kept, or is odd about their files -> how many files.
-        rates: Hz -> files.
-    """
-
-    files: int = 0
-    skipped: dict[str, list[str]] = field(default_factory=dict)
-    notes: Counter[str] = field(default_factory=Counter)
-    rates: Counter[int] = field(default_factory=Counter)
-
-    def skip(self, reason: str, message: str) -> None:
-        """Count a file that is not kept."""
-        self.skipped.setdefault(reason, []).append(message)
-
-    @property
-    def lost(self) -> int:
-        """Files that gave nothing."""
-        return sum(map(len, self.skipped.values()))
-
-
 def pack(
     sources: Sources, table: Table, rules: Rules, phrasings: templates.Templates | None, bar: object = None
 ) -> tuple[PackedClips, Account, list[str]]:
@@ -91,22 +64,22 @@ def pack(
     """
     labelled = not table.rows
     if labelled:
-        table = _by_folder(sources.sounds)
+        table = captions.by_folder(sources.files)
     names = rules.attributes if rules.attributes is not None else ((LABEL,) if labelled and table.columns else ())
     for name in names:
         table.checked(name, "--attributes")
     if phrasings:
         phrasings.check(table)
-    rows, missing = captions.matched(table, sources.sounds)
+    rows, missing = captions.matched(table, sources.files)
     if not rows and not labelled:
         raise InputError(
             f"none of the {len(missing):,} files that the captions name is in {sources.path} (the first: "
             f"{missing[0]}); names are relative to the folder of the table; --captions none does without"
         )
-    account = Account(files=len(sources.sounds) + len(sources.refused))
+    account = Account(files=len(sources.files) + len(sources.refused))
     for name, why in sources.refused:
         account.skip("not readable", f"{name}: {why}")
-    splits = _splits(sources.sounds, rows, rules.validation)
+    splits = captions.splits(sources.files, rows, rules.validation)
     rate = rules.rate or _commonest_rate(sources, rules.min_seconds)
     pieces: list[NDArray[np.int16]] = []
     owners: list[str] = []
@@ -114,43 +87,14 @@ def pack(
         pieces.append(clip)
         owners.append(name)
     if not pieces:
-        raise InputError(_nothing(sources, account))
+        raise InputError(f"no sound in {sources.path} could be used; {account.nothing()}")
     return _joined(pieces, owners, rate, rows, splits, names, phrasings), account, missing
-
-
-def _by_folder(names: Sequence[str]) -> Table:
-    """The table that folders stand for: dogs/x.wav is captioned "dogs"."""
-    rows = {}
-    for name in names:
-        label = PurePosixPath(name).parent.name
-        if label and label.lower() not in captions.SPLITS:
-            rows[name] = Row((" ".join(label.replace("_", " ").split()),), {LABEL: label})
-    return Table(rows, (LABEL,) if rows else ())
-
-
-def _splits(names: Sequence[str], rows: dict[str, Row], share: float) -> dict[str, int]:
-    """File -> its split: of its row, or else of a folder of that name, or else training."""
-    splits = {}
-    for name in names:
-        said = rows[name].fields.get("split", "") if name in rows else ""
-        folders = [p.lower() for p in PurePosixPath(name).parent.parts if p.lower() in captions.SPLITS]
-        splits[name] = captions.split_of(said or (folders[0] if folders else "train"), name)
-    if VALIDATION not in splits.values():
-        for name, split in splits.items():
-            if split == TRAIN and chance(name) < share:
-                splits[name] = VALIDATION
-    return splits
-
-
-def chance(name: str) -> float:
-    """A number in [0, 1) that follows from a file's name alone."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
 
 
 def _commonest_rate(sources: Sources, least: float) -> int:
     """Of the files that claim to be at least so many seconds long; the highest of several."""
     counts: Counter[int] = Counter()
-    for _, content in sources.contents(sources.sounds):
+    for _, content in sources.contents(sources.files):
         if not isinstance(content, InputError):
             rate, seconds = sound.header(content)
             counts[rate if seconds >= least else 0] += 1
@@ -161,7 +105,7 @@ def _commonest_rate(sources: Sources, least: float) -> int:
 def _clips(
     sources: Sources, rate: int, rules: Rules, account: Account, bar: object
 ) -> Iterator[tuple[str, NDArray[np.int16]]]:
-    for name, content in sources.contents(sources.sounds):
+    for name, content in sources.contents(sources.files):
         try:
             if isinstance(content, InputError):
                 raise content
@@ -267,44 +211,3 @@ def _attribute(name: str, values: Sequence[str]) -> Attribute:
         raise InputError(f"--attributes: {name} has {len(classes):,} values, which are no classes; at most 32,767")
     number = {value: i for i, value in enumerate(classes)}
     return Attribute(tuple(classes), np.array([number.get(value, -1) for value in values], np.int16))
-
-
-def _nothing(sources: Sources, account: Account) -> str:
-    reasons = "; ".join(f"{reason}: {len(files):,} ({files[0]})" for reason, files in account.skipped.items())
-    return f"no sound in {sources.path} could be used; {reasons}"
-
-
-def table_of(sources: Sources, named: Path | None) -> Table:
-    """The rows of the table that the user names, or else of those that lie with the sounds.
-
-    Raises:
-        InputError: a table cannot be read.
-    """
-    if named is not None:
-        return captions.parse(_bytes(named, str(named)), named.name)
-    found = dict(sources.contents(sources.tables))
-    table = Table()
-    for name in sources.tables:
-        table = table.joined(_placed(captions.parse(_bytes(found[name], name), name), name, sources.sounds))
-    return table
-
-
-def _bytes(content: Path | bytes | InputError, name: str) -> bytes:
-    if isinstance(content, InputError):
-        raise content
-    if isinstance(content, bytes):
-        return content
-    try:
-        return content.read_bytes()
-    except OSError as error:
-        raise InputError(f"cannot read the captions {name}: {error.strerror or error}") from None
-
-
-def _placed(table: Table, name: str, sounds: Sequence[str]) -> Table:
-    """Names relative to the table's own folder, unless they are the sounds' own already."""
-    folder, known = PurePosixPath(name).parent, set(sounds)
-    rows = {}
-    for file, row in table.rows.items():
-        below = str(folder / file)
-        rows[file if file in known and below not in known else below] = row
-    return Table(rows, table.columns, table.left_out)

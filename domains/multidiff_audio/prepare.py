@@ -8,16 +8,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from multidiff.account import Account, few
+from multidiff.captions import Table
 from multidiff.errors import InputError
 from multidiff.files import writable_folder
+from multidiff.sources import table_of
 from multidiff_audio import packing, sources, templates
-from multidiff_audio.captions import Table
 from multidiff_audio.clips import PackedClips
-from multidiff_audio.packing import Account, Rules
+from multidiff_audio.packing import Rules
 from multidiff_audio.sound import RATES
 
-SHOWN = 3  # examples named in the report
-WARN_ABOVE = 0.01  # share of the files skipped
 SPLITS = ("train", "validation", "test")
 
 
@@ -183,9 +183,9 @@ def _packed(
     if captions is not None and str(captions).lower() == "none":
         table = Table()
     else:
-        table = packing.table_of(found, None if captions is None else Path(captions))
+        table = table_of(found, None if captions is None else Path(captions))
     # disable=None: no bar where stderr is not a terminal
-    with tqdm(total=len(found.sounds), unit=" files", desc="prepare", disable=None) as bar:
+    with tqdm(total=len(found.files), unit=" files", desc="prepare", disable=None) as bar:
         clips, account, missing = packing.pack(found, table, rules, filled, bar)
     return clips, "\n".join(_lines(path, clips, account, rules, table, missing, found.ignored))
 
@@ -193,17 +193,11 @@ def _packed(
 def _lines(
     path: Path, clips: PackedClips, account: Account, rules: Rules, table: Table, missing: list[str], ignored: int
 ) -> list[str]:
-    lost = account.lost
-    lines = []
-    if lost > WARN_ABOVE * account.files:
-        share = f"{lost:,} of {account.files:,} files ({lost / account.files:.1%})"
-        lines.append(f"warning: {share} were skipped; the lines below say which and why")
-    lines.append(f"{path}: {account.files:,} files, {account.files - lost:,} kept, {lost:,} skipped")
-    lines += [f"  skipped, {why}: {_few(files)}" for why, files in sorted(account.skipped.items())]
-    lines += [f"  {note}: {n:,}" for note, n in account.notes.most_common()]
-    if ignored:
-        lines.append(f"  other files, not read: {ignored:,}")
-    return [*lines, *_contents(clips, account, rules), *_said(clips, table, missing)]
+    return [
+        *account.lines(path, ignored),
+        *_contents(clips, account, rules),
+        *_said(clips, table, missing),
+    ]
 
 
 def _contents(clips: PackedClips, account: Account, rules: Rules) -> list[str]:
@@ -223,9 +217,9 @@ def _contents(clips: PackedClips, account: Account, rules: Rules) -> list[str]:
 def _said(clips: PackedClips, table: Table, missing: list[str]) -> list[str]:
     without = [source for source, said in zip(clips.sources, clips.captions, strict=True) if not said]
     lines = [f"captions: {len(clips.phrasings()):,} distinct"]
-    lines += [f"  clips without caption: {_few(without)}"] if without else []
-    lines += [f"  captions for files that are not there: {_few(missing)}"] if missing else []
-    lines += [f"  lines left out: {_few(table.left_out)}"] if table.left_out else []
+    lines += [f"  clips without caption: {few(without)}"] if without else []
+    lines += [f"  captions for files that are not there: {few(missing)}"] if missing else []
+    lines += [f"  lines left out: {few(table.left_out)}"] if table.left_out else []
     for name, attribute in clips.attributes.items():
         unknown = int((attribute.values < 0).sum())
         tail = f"; not known of {unknown:,} clips" if unknown else ""
@@ -235,8 +229,3 @@ def _said(clips: PackedClips, table: Table, missing: list[str]) -> list[str]:
 
 def _names(classes: Sequence[str]) -> str:
     return ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
-
-
-def _few(names: Sequence[str]) -> str:
-    more = len(names) - SHOWN
-    return f"{len(names):,}: {'; '.join(names[:SHOWN])}" + (f"; and {more:,} more" if more > 0 else "")

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from multidiff.captions import TEST, TRAIN
 from multidiff_audio import metrics
-from multidiff_audio.clips import TEST, TRAIN, PackedClips
+from multidiff_audio.clips import PackedClips
 from multidiff_audio.judge import Judge, Sounds
 from multidiff_audio.metrics import Array
 

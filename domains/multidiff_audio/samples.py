@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from multidiff.captions import matched
 from multidiff.errors import InputError
 from multidiff.generation import RUN
-from multidiff_audio.captions import matched
+from multidiff.sources import Sources, table_of
 from multidiff_audio.clips import PackedClips
 from multidiff_audio.encoding import read_comment
-from multidiff_audio.packing import table_of
 from multidiff_audio.sound import Sound, load, mix, resample
-from multidiff_audio.sources import Sources, find
+from multidiff_audio.sources import find
 
 
 @dataclass(eq=False)
@@ -90,9 +90,9 @@ def _read_run(folder: Path, records: list[dict[str, Any]], samples: Samples, pro
 
 
 def _read(sources: Sources, prompts: Mapping[str, str], samples: Samples, progress: bool) -> None:
-    contents = sources.contents(sources.sounds)
+    contents = sources.contents(sources.files)
     off = None if progress else True
-    for name, content in tqdm(contents, "read", len(sources.sounds), unit="sound", delay=2, disable=off):
+    for name, content in tqdm(contents, "read", len(sources.files), unit="sound", delay=2, disable=off):
         try:
             if isinstance(content, InputError):
                 raise content
@@ -106,7 +106,7 @@ def _read(sources: Sources, prompts: Mapping[str, str], samples: Samples, progre
 
 def _captions(sources: Sources) -> dict[str, str]:
     """File -> the first caption that a table has for it."""
-    rows = matched(table_of(sources, None), sources.sounds)[0]
+    rows = matched(table_of(sources, None), sources.files)[0]
     return {name: row.captions[0] for name, row in rows.items() if row.captions}
 
 

@@ -20,8 +20,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from multidiff.captions import Table
 from multidiff.errors import InputError
-from multidiff_audio.captions import Table
 
 SHIPPED = Path(__file__).parent / "configs"
 """Where `digits.captions.txt` and `sounds.captions.txt` are."""

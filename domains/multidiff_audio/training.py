@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from multidiff import checkpoint
+from multidiff.captions import TRAIN
 from multidiff.conditioning.text import Vocabulary
 from multidiff.denoiser import NetworkDenoiser
 from multidiff.errors import InputError
@@ -28,7 +29,7 @@ from multidiff.train import weighting as weightings
 from multidiff.train.ema import EMA
 from multidiff.train.objective import Objective
 from multidiff_audio import domain
-from multidiff_audio.clips import TRAIN, PackedClips
+from multidiff_audio.clips import PackedClips
 from multidiff_audio.generated import AudioOutput
 from multidiff_audio.layers import DURATIONS
 from multidiff_audio.loading import AudioData, Chances

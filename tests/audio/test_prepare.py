@@ -17,11 +17,12 @@ pytest.importorskip("torchaudio")
 
 import soundfile
 
+from multidiff.captions import TEST, TRAIN, VALIDATION, chance
 from multidiff.cli import main
 from multidiff.errors import InputError
 from multidiff_audio import domain
-from multidiff_audio.clips import TEST, TRAIN, VALIDATION, PackedClips
-from multidiff_audio.packing import PEAK, chance, trimmed
+from multidiff_audio.clips import PackedClips
+from multidiff_audio.packing import PEAK, trimmed
 from multidiff_audio.prepare import load_or_pack, prepare
 from multidiff_audio.sound import level, peak
 

@@ -1,4 +1,4 @@
-"""What is said of sound files: tables of captions and other columns, as CSV or JSON lines.
+"""What is said of files: tables of captions and other columns, as CSV or JSON lines, and the names of folders.
 
 A table has a column ``file`` (or path, filename, file_name) and, besides any others, ``caption`` (or text, prompt, and
 any of them with a number: caption_1, caption_2) and ``split``. A file may have several rows, each with another caption.
@@ -7,6 +7,7 @@ any of them with a number: caption_1, caption_2) and ``split``. A file may have 
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import re
@@ -16,8 +17,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from multidiff.errors import InputError
-from multidiff_audio.clips import TEST, TRAIN, VALIDATION
 
+TRAIN, VALIDATION, TEST = 0, 1, 2
+"""The parts of a data set, as their numbers."""
 NAMES = ("captions.csv", "metadata.csv", "captions.jsonl", "metadata.jsonl")
 """Tables that are found by themselves."""
 FILE_COLUMNS = ("file", "path", "filename", "file_name")
@@ -27,6 +29,8 @@ SPLITS = {
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), TEST),
 }
 """How a table or a folder names the parts of a data set."""
+LABEL = "label"
+"""The column that holds the name of a file's folder."""
 
 _CAPTION = re.compile(r"(captions?|text|prompt)[ _-]?\d*")
 
@@ -152,6 +156,54 @@ def split_of(value: str, name: str) -> int:
             f"split {value!r} of {name} is unknown; allowed: train, validation, test (rename the column if it is "
             f"something else)"
         ) from None
+
+
+def by_folder(names: Sequence[str]) -> Table:
+    """The table that folders stand for: of dogs/x.wav the caption is "dogs", and so is the label.
+
+    Folders named as parts of a data set are left out.
+    """
+    rows = {}
+    for name in names:
+        label = PurePosixPath(name).parent.name
+        if label and label.lower() not in SPLITS:
+            rows[name] = Row((" ".join(label.replace("_", " ").split()),), {LABEL: label})
+    return Table(rows, (LABEL,) if rows else ())
+
+
+def splits(names: Sequence[str], rows: Mapping[str, Row], share: float) -> dict[str, int]:
+    """File -> its part of the data set: of its row, or else of a folder of that name, or else training.
+
+    Where none is for validation, that `share` of those for training is, as `chance` falls.
+
+    Raises:
+        InputError: a row names a part that is unknown.
+    """
+    parts = {}
+    for name in names:
+        said = rows[name].fields.get("split", "") if name in rows else ""
+        folders = [p.lower() for p in PurePosixPath(name).parent.parts if p.lower() in SPLITS]
+        parts[name] = split_of(said or (folders[0] if folders else "train"), name)
+    if VALIDATION not in parts.values():
+        for name, part in parts.items():
+            if part == TRAIN and chance(name) < share:
+                parts[name] = VALIDATION
+    return parts
+
+
+def chance(name: str) -> float:
+    """A number in [0, 1) that follows from a file's name alone."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+
+
+def placed(table: Table, name: str, sources: Sequence[str]) -> Table:
+    """Names relative to the folder of the table `name`, unless they are the sources' own already."""
+    folder, known = PurePosixPath(name).parent, set(sources)
+    rows = {}
+    for file, row in table.rows.items():
+        below = str(folder / file)
+        rows[file if file in known and below not in known else below] = row
+    return Table(rows, table.columns, table.left_out)
 
 
 def _csv_lines(text: str, name: str) -> Iterable[tuple[int, dict[str, Any] | str]]:
