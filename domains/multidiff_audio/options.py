@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import Any
 
-from multidiff.cli.options import add_prompts, existing_file, one_of, whole
+from multidiff.cli.options import NotInFile, add_prompts, existing_file, one_of, whole
 from multidiff_audio.request import COLUMNS
 
 EXAMPLES = """
@@ -31,7 +31,8 @@ def generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (parser.epilog or "") + "\n" + EXAMPLES
     add = parser.add_argument
     add_prompts(parser, COLUMNS)
-    add("--duration", type=seconds, metavar="S", help="seconds (default: as fits the prompt, or as long as --init)")
+    add("--duration", type=seconds, action=NotInFile, metavar="S",
+        help="seconds (default: as fits the prompt, or as long as --init)")  # fmt: skip
     add("--class", dest="classes", type=_class, action=_Classes, metavar="NAME=VALUE",
         help="a class of the checkpoint, such as speaker=theo; repeatable")  # fmt: skip
     add("--init", type=existing_file, metavar="FILE", help="a sound to start from: WAV, FLAC, OGG or MP3 of any rate")

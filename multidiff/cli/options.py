@@ -124,7 +124,8 @@ def add_prompts(parser: argparse.ArgumentParser, columns: Mapping[str, Column]) 
     """The options of a domain that is asked in words: PROMPT..., --prompts, --negative-prompt.
 
     Args:
-        columns: that a file of prompts may have beside the texts; their names are those of the call's arguments.
+        columns: that a file of prompts may have beside the texts; their names are those of the call's arguments. An
+            option of such a name has the action `NotInFile`.
     """
 
     class File(argparse.Action):
@@ -136,6 +137,8 @@ def add_prompts(parser: argparse.ArgumentParser, columns: Mapping[str, Column]) 
             if getattr(namespace, "prompt", None):
                 raise InputError("give prompts on the command line or in a file, not both")
             for name, value in prompts.read(values, columns).items():
+                if name != "prompt" and getattr(namespace, name, None) is not None:
+                    raise _twice(name)
                 setattr(namespace, name, value)  # each is an option's or an argument's name
 
     add = parser.add_argument
@@ -143,7 +146,21 @@ def add_prompts(parser: argparse.ArgumentParser, columns: Mapping[str, Column]) 
     add("prompt", nargs="*", metavar="PROMPT", action=_Prompts, help="in plain words; several are taken in turn")
     add("--prompts", dest="prompt", type=Path, action=File, metavar="FILE",
         help=f"a text file, a prompt a line; or CSV or JSONL with {named}")  # fmt: skip
-    add("--negative-prompt", metavar="TEXT", help="what to move away from")
+    add("--negative-prompt", action=NotInFile, metavar="TEXT", help="what to move away from")
+
+
+class NotInFile(argparse.Action):
+    """Stores an option that a file of prompts may give too, and has not."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        if isinstance(getattr(namespace, self.dest, None), list):
+            raise _twice(self.dest)
+        setattr(namespace, self.dest, values)
+
+
+def _twice(name: str) -> InputError:
+    option = "--" + name.replace("_", "-")
+    return InputError(f"give {name} in the file of --prompts or as {option}, not both: leave one of them out")
 
 
 class _Prompts(argparse.Action):

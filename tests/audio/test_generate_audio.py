@@ -308,6 +308,18 @@ def test_prompts_in_two_places(tiny: Path, tmp_path: Path, capsys: pytest.Captur
         assert "not both" in refused(capsys, generate(tiny, tmp_path / "out", *order))
 
 
+@pytest.mark.parametrize(("column", "value"), [("duration", "0.1"), ("negative_prompt", "rain")])
+def test_what_a_file_says_is_not_said_again(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], column: str, value: str
+) -> None:
+    """In either order; the last one would win and nobody know."""
+    (tmp_path / "p.csv").write_text(f"prompt,{column}\nseven,{value}\ntwo,\n")
+    option, file = ["--" + column.replace("_", "-"), value], ["--prompts", str(tmp_path / "p.csv")]
+    for order in ([*option, *file], [*file, *option]):
+        told = refused(capsys, generate(tiny, tmp_path / "out", *order))
+        assert f"give {column} in the file of --prompts or as {option[0]}, not both" in told
+
+
 @pytest.mark.parametrize("name", ["audio-00000.wav", "audio-00007.wav", "audio-00000.flac", "audio.png"])
 def test_files_of_somebody_else_are_kept(
     tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, name: str
