@@ -1,12 +1,13 @@
-"""Files that are either the old one or the whole new one, never something between."""
+"""Files and folders that are either the old one or the whole new one, never something between."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
 import os
+import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from multidiff.errors import InputError
@@ -38,6 +39,66 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         raise explain(error, target) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(target: str | Path, names: Collection[str]) -> Iterator[Path]:
+    """Yield a temporary folder beside `target`; put it in the place of `target` when the block succeeds.
+
+    On any error the temporary folder is removed and the old `target` stays as it was.
+
+    Args:
+        target: a folder to be, an empty one, or one to replace.
+        names: what a folder that is replaced may hold; one with anything else is refused.
+
+    Raises:
+        InputError: `target` is a file or holds something else, its place cannot be written, or the disk is full.
+    """
+    target = Path(os.path.abspath(target))
+    refuse_others(target, names)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+    except OSError as error:
+        raise explain(error, target) from error
+    try:
+        yield temporary
+        os.chmod(temporary, 0o777 & ~_umask())
+        _replace_folder(temporary, target)
+    except OSError as error:
+        raise explain(error, target) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_others(target: Path, names: Collection[str]) -> None:
+    """Prove that a folder may be put in the place of `target`.
+
+    Raises:
+        InputError: it is a file, or a folder with anything but `names`.
+    """
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{target} is a file; name a folder")
+    others = sorted(set(os.listdir(target)) - set(names)) if target.exists() else []
+    if others:
+        more = ", ..." if len(others) > 3 else ""
+        raise InputError(f"{target} holds other files ({', '.join(others[:3])}{more}); name a new folder")
+
+
+def _replace_folder(new: Path, target: Path) -> None:
+    if not target.exists():
+        os.rename(new, target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".old", dir=target.parent))
+    try:
+        os.rename(target, old / "it")
+        try:
+            os.rename(new, target)
+        except OSError:
+            os.rename(old / "it", target)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def writable_folder(folder: str | Path) -> Path:

@@ -135,3 +135,40 @@ def test_unknown_suggests_the_nearest_name() -> None:
     text = str(unknown("solver", "DMP++2M", ["dpm++2m", "ddim"]))
     assert text == "unknown solver 'DMP++2M'; did you mean 'dpm++2m'? (allowed: ddim, dpm++2m)"
     assert str(unknown("solver", "zzz", ["ddim"])) == "unknown solver 'zzz' (allowed: ddim)"
+
+
+def test_folders_are_the_old_one_or_the_new_one(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "a"
+    for content in ("old", "new"):
+        with files.atomic_folder(target, ("x", "y")) as temporary:
+            (temporary / "x").write_text(content)
+        assert (target / "x").read_text() == content
+    with pytest.raises(RuntimeError), files.atomic_folder(target, ("x", "y")) as temporary:
+        _fail_halfway(temporary / "x", RuntimeError("x"))
+    assert (target / "x").read_text() == "new"
+    assert os.listdir(target.parent) == ["a"]
+
+
+def test_folders_with_anything_else_are_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    for target, why in ((tmp_path, r"holds other files \(mine.txt\)"), (tmp_path / "mine.txt", "is a file")):
+        with pytest.raises(InputError, match=why), files.atomic_folder(target, ("x",)) as temporary:
+            (temporary / "x").write_text("new")
+    assert os.listdir(tmp_path) == ["mine.txt"]
+
+
+def test_a_folder_that_cannot_be_moved_in_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, rename = tmp_path / "a", os.rename
+    target.mkdir()
+    (target / "x").write_text("old")
+
+    def fails(source: Any, to: Any) -> None:
+        if str(source).endswith(".tmp"):
+            raise OSError(errno.EACCES, "Permission denied")
+        rename(source, to)
+
+    monkeypatch.setattr(files.os, "rename", fails)
+    with pytest.raises(InputError, match="Permission denied"), files.atomic_folder(target, ("x",)) as temporary:
+        (temporary / "x").write_text("new")
+    assert (target / "x").read_text() == "old"
+    assert os.listdir(tmp_path) == ["a"]
