@@ -31,7 +31,7 @@ class Denoiser(nn.Module):
 
         Args:
             x: noisy states, batch first.
-            t: (B,) times in [0, 1].
+            t: (B,) times in [0, 1]; a network may also take (B, N), a time for each row of a state (B, N, ...).
             cond: what the samples are conditioned on, in the domain's own terms.
             space: the subspace of this batch (its masks).
             previous: the last estimate, where `self_conditioning` is true.

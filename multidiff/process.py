@@ -67,7 +67,7 @@ class Process:
 
         Args:
             x0: clean states, batch first.
-            t: (B,) times in [0, 1].
+            t: (B,) times in [0, 1], or (B, N) where each row of a state (B, N, ...) has a time of its own.
 
         Returns:
             The noisy states and the noise.

@@ -69,8 +69,8 @@ def batch_size(state: State) -> int:
 
 
 def expand_to(coef: Tensor, x: Tensor) -> Tensor:
-    """(B,) -> (B, 1, ..., 1) in the dtype of `x`, so that it multiplies a batch of states."""
-    return coef.to(x.dtype).reshape(-1, *(1,) * (x.dim() - 1))
+    """(B,) -> (B, 1, ..., 1) in the dtype of `x`, so that it multiplies a batch of states; (B, N) -> (B, N, 1, ...)."""
+    return coef.to(x.dtype).reshape(*coef.shape, *(1,) * (x.dim() - coef.dim()))
 
 
 def lincomb(terms: Sequence[tuple[Coef, State]]) -> State:

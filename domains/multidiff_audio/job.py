@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from multidiff.conditioning.text import words
 from multidiff.errors import InputError, unknown
 from multidiff.pipeline import Settings
+from multidiff.prompted import filled, guidance_scale, warn_of_words
 from multidiff_audio.curves import curves, scaled
 from multidiff_audio.editing import Given, given
 from multidiff_audio.encoding import FileOptions
@@ -30,11 +29,6 @@ LEVEL = -23.0
 
 STRENGTH = 0.6
 """Of sound to sound, where none is asked for."""
-
-APART = frozenset(
-    ("self", "num_samples", "seed", "indices", "generator", "batch_size", "callback_on_step_end", "output_type")
-)
-"""Arguments of a call that say which samples are made and how they are handed back; the others say what is made."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,22 +75,25 @@ def make_job(pipe: AudioPipeline, call: Mapping[str, Any]) -> Job:
     """Check the arguments of a call; warn of what is unusual.
 
     Args:
-        call: arguments of `AudioPipeline.__call__`, which explains them, by name; without those in `APART`.
+        call: arguments of `AudioPipeline.__call__`, which explains them, by name; those in `prompted.APART` left out.
 
     Raises:
         InputError: one is not allowed, or there is no argument of that name.
     """
-    asked = _filled(pipe, call)
+    asked = filled(pipe, call)
     request = Request.of(asked["prompt"], asked["negative_prompt"], asked["duration"])
     request.check(pipe.longest)
-    _warn_of(pipe, request)
+    warn_of_words(pipe, pipe.vocabulary, (*request.prompts, *request.negatives))
+    for duration in request.seconds:
+        if duration is not None:
+            _warn_of_length(pipe, duration)
     start = _start(pipe, asked, request)
     variations = _variations(asked["variations_of"], asked["variation_strength"])
     followed, seconds, told = _followed(pipe, asked["follow"], asked["follow_curves"], request, start)
     return Job(
         request=_with_length(request, seconds) if start is None else request,
         settings=_settings(pipe, asked),
-        scale=_scale(pipe, asked["guidance_scale"], request),
+        scale=guidance_scale(pipe, asked["guidance_scale"], request.negatives),
         classes=_classes(pipe, asked["classes"] or {}),
         given=start,
         follow=followed,
@@ -105,16 +102,6 @@ def make_job(pipe: AudioPipeline, call: Mapping[str, Any]) -> Job:
         variations=variations,
         plain=_plain(asked, variations) | told,
     )
-
-
-def _filled(pipe: AudioPipeline, call: Mapping[str, Any]) -> dict[str, Any]:
-    """All arguments, with the defaults that the pipeline's call has."""
-    parameters = inspect.signature(type(pipe).__call__).parameters
-    defaults = {name: parameter.default for name, parameter in parameters.items() if name not in APART}
-    for name in call:
-        if name not in defaults:
-            raise unknown("argument", name, defaults)
-    return {**defaults, **call}
 
 
 def _start(pipe: AudioPipeline, asked: Mapping[str, Any], request: Request) -> Given | None:
@@ -151,25 +138,6 @@ def _plain(asked: Mapping[str, Any], variations: tuple[int, float] | None) -> di
     return told
 
 
-def _warn_of(pipe: AudioPipeline, request: Request) -> None:
-    for text in dict.fromkeys((*request.prompts, *(n for n in request.negatives if n))):
-        encoded = pipe.vocabulary.encode(text)
-        if text.strip() and not words(text):
-            pipe.warn(f"the prompt {text[:40]!r} holds no word; it says as much as an empty one")
-        if encoded.unknown:
-            names = ", ".join(map(repr, encoded.unknown[:8])) + (", ..." if len(encoded.unknown) > 8 else "")
-            left = "is left out" if len(encoded.unknown) == 1 else "are left out"
-            pipe.warn(f"the checkpoint never saw {names}, which {left} of the prompt")
-        if encoded.cut:
-            longest = pipe.vocabulary.longest
-            pipe.warn(
-                f"a prompt has more than the {longest} words that are read; left out: {' '.join(encoded.cut[:8])}"
-            )
-    for seconds in request.seconds:
-        if seconds is not None:
-            _warn_of_length(pipe, seconds)
-
-
 def _warn_of_length(pipe: AudioPipeline, seconds: float) -> None:
     if seconds > 1.05 * pipe.longest:
         pipe.warn(f"{seconds:g} s: {pipe.name or 'this checkpoint'} was trained on up to {pipe.longest:.3g} s")
@@ -187,19 +155,6 @@ def _check_start(pipe: AudioPipeline, start: Given, request: Request, loop: bool
         pipe.warn(f"{start.name} {start.damage}")
     if all(seconds is None for seconds in request.seconds):
         _warn_of_length(pipe, start.samples / pipe.representation.rate)
-
-
-def _scale(pipe: AudioPipeline, asked: float | None, request: Request) -> float:
-    known = pipe.config["recommended"]
-    scale = known.get("guidance_scale", 1.0) if asked is None else asked
-    if isinstance(scale, bool) or not (isinstance(scale, int | float) and math.isfinite(scale) and scale >= 0):
-        raise InputError(f"guidance_scale {scale!r} is not allowed: a finite number, 0 or more")
-    low, high = known.get("guidance_range", (0.0, math.inf))
-    if not low <= scale <= high:
-        pipe.warn(f"guidance scale {scale:g}: {pipe.name or 'this checkpoint'} is recommended with {low:g} to {high:g}")
-    if scale == 1 and any(request.negatives):
-        pipe.warn("a negative prompt has no effect at guidance scale 1; give a larger one")
-    return float(scale)
 
 
 def _classes(pipe: AudioPipeline, asked: Mapping[str, str]) -> Tensor:

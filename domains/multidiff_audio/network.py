@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from multidiff.space import Masked
 from multidiff.state import Parts
-from multidiff_audio.layers import Block, Conditions, Steering, normed, turns
+from multidiff.transformer import Block, normed, turns
+from multidiff_audio.layers import Conditions, Steering
 
 
 class SpectrogramUNet(nn.Module):
@@ -94,9 +95,9 @@ class SpectrogramUNet(nn.Module):
         mods = self.mods(steering.vector).unflatten(-1, (8, -1))
         # Contiguous: a linear map of strided rows in bfloat16 copies its weights for every sample of the batch.
         tokens = self.enter(h.permute(0, 3, 1, 2).flatten(2).contiguous()) + steering.rows
-        turn = turns(tokens.shape[1], tokens.shape[2] // self.heads, h.device)
+        turn = turns(tokens.shape[1:2], tokens.shape[2] // self.heads, h.device)
         for block in self.blocks:
-            tokens = block(tokens, steering, mods[:, :6], turn, there[:, None, None])
+            tokens = block(tokens, steering.words, steering.there, mods[:, :6].unsqueeze(2), turn, there[:, None, None])
         shift, scale = mods[:, 6:].unsqueeze(2).unbind(1)
         out: Tensor = self.leave(normed(tokens) * (1 + scale) + shift)
         return out.unflatten(-1, self.low).permute(0, 2, 3, 1)

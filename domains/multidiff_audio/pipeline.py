@@ -20,15 +20,16 @@ from multidiff.guidance import Guided, Inpaint, Negative, Scale
 from multidiff.pipeline import Pipeline, StepCallback, check_count, check_indices, check_seed
 from multidiff.prediction import Prediction
 from multidiff.process import Process
+from multidiff.prompted import APART, read_vocabulary
 from multidiff.random import Rng
 from multidiff.schedule import SCHEDULES
 from multidiff.space import Masked
 from multidiff.state import Parts
-from multidiff_audio.configuration import check, read_vocabulary
+from multidiff_audio.configuration import check
 from multidiff_audio.curves import by_row
 from multidiff_audio.editing import Region, Rolled, decoded_loop, known_mask, put_back
 from multidiff_audio.generated import FILES, AudioOutput, restore, store
-from multidiff_audio.job import APART, Job, make_job
+from multidiff_audio.job import Job, make_job
 from multidiff_audio.layers import CURVES, DURATIONS
 from multidiff_audio.representation import REPRESENTATIONS, Representation
 from multidiff_audio.takes import related_noise, streams
@@ -77,7 +78,7 @@ class AudioPipeline(Pipeline):
         spelled = checkpoint.require(config, "representation", dict, path)
         representation = checkpoint.build(spelled, REPRESENTATIONS, path, "representation")
         prediction = Prediction(checkpoint.require(config, "prediction", str, path))
-        vocabulary = read_vocabulary(checkpoint.require(config, "vocabulary", dict, path), path)
+        vocabulary = read_vocabulary(config, path)
         check(config, representation, vocabulary, path)
         network = checkpoint.build_module(config["network"], weights, domain.components, folder)
         return cls(NetworkDenoiser(network, Process(noise), prediction), config, representation, vocabulary)

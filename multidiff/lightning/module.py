@@ -74,6 +74,10 @@ class DiffusionModule(lightning.LightningModule):
         """config.json of the checkpoint folder that can be made of this module; plain JSON, see `checkpoint.save`."""
         raise NotImplementedError
 
+    def times(self, x0: Any, rng: Rng) -> Tensor | None:
+        """The times of a batch in training; None for the objective's own draw."""
+        return None
+
     def picture(self, count: int) -> bytes | None:
         """A PNG of `count` fresh samples of the averaged weights, always from the same noise; None if there is none."""
         return None
@@ -84,7 +88,8 @@ class DiffusionModule(lightning.LightningModule):
         """Mean loss of a batch; its random numbers follow from the seed, the batches before it and the rank."""
         x0, space, cond = batch
         rng = Rng.batch(fold(self.seed, self.trainer.fit_loop.total_batch_idx, self.global_rank), _device(x0))
-        losses, parts = self.objective(self.denoiser, x0, rng, cond, space, uncertainty=self.uncertainty)
+        t = self.times(x0, rng)
+        losses, parts = self.objective(self.denoiser, x0, rng, cond, space, t=t, uncertainty=self.uncertainty)
         loss = losses.mean()
         self.log("train/loss", loss, prog_bar=True)
         self.log_dict({f"train/{name}": value.mean() for name, value in parts.items()})

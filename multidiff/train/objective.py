@@ -53,7 +53,7 @@ class Objective:
             x0: clean states.
             rng: of times and noise.
             cond, space: handed to the denoiser.
-            t: (B,) times; drawn from `times` by default.
+            t: (B,) times, or (B, N) for networks that take a time for each row; drawn from `times` by default.
             uncertainty: weighs the loss of each part by what it has learned of it; the losses of the parts that are
                 returned are those before it.
         """

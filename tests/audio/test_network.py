@@ -13,7 +13,8 @@ from multidiff.conditioning.text import NULL, PAD
 from multidiff.space import Masked
 from multidiff.state import Parts
 from multidiff.testing.invariance import relative_error
-from multidiff_audio.layers import CURVES, DURATIONS, Conditions, rotated, turns
+from multidiff.transformer import rotated, turns
+from multidiff_audio.layers import CURVES, DURATIONS, Conditions
 from multidiff_audio.network import SpectrogramUNet
 
 C, F, FOLD = 8, 12, 2
@@ -203,7 +204,7 @@ def test_bands_that_do_not_halve(bands: int) -> None:
 
 def test_attention_sees_how_far_apart_rows_are() -> None:
     """Rotary positions: a product of two depends on their distance alone."""
-    turn = turns(40, 16, torch.device("cpu"))
+    turn = turns((40,), 16, torch.device("cpu"))
     q, k = noise(16, seed=1).expand(40, 16), noise(16, seed=2).expand(40, 16)
     products = rotated(q, turn) @ rotated(k, turn).T
     for away in (0, 1, 7, -5):
