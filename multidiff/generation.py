@@ -22,7 +22,6 @@ from typing import Any
 
 from multidiff import __version__, files
 from multidiff.errors import InputError
-from multidiff.pipeline import Settings
 
 RUN, JOB = "run.json", ".job"
 KEEP_EVERY = 5.0
@@ -47,7 +46,8 @@ def run_job(
         num_samples: with the numbers 0 to num_samples - 1.
         seed: in [0, 2**63).
         batch_size: samples at a time; the pipeline's choice by default.
-        call: further arguments of the pipeline's call, the same for all samples.
+        call: further arguments of the pipeline's call, the same for all samples; and ``preview_every``, steps between
+            two pictures of what is being made, for pipelines with a `preview`.
         load_seconds: what it took to load the pipeline, for run.json.
 
     Returns:
@@ -59,9 +59,11 @@ def run_job(
     """
     started = time.perf_counter() - load_seconds
     arguments = dict(call or {})
+    every = arguments.pop("preview_every", None)
     job = _describe(pipe, num_samples, seed, arguments)
-    calls = pipe.network_calls(Settings.read(job))
+    calls = pipe.calls_of(job)
     folder = files.writable_folder(out)
+    previews = None if every is None else _Previews(folder, every, calls)
     with _alone(folder):
         if _finished(folder, job):
             print(f"{folder} already holds the result of this very command; nothing to do")
@@ -69,7 +71,7 @@ def run_job(
         kept = _open(pipe, folder, job)
         try:
             todo = _missing(pipe.batches(num_samples, seed, batch_size, **arguments), kept.numbers)
-            with _Progress(num_samples, len(kept.numbers), calls) as progress:
+            with _Progress(num_samples, len(kept.numbers), calls, previews) as progress:
                 first = _make(kept, todo, progress, {"seed": seed, **arguments})
             times = {"load": load_seconds, "first_sample": None if first is None else first - started}
             summary = _finish(kept, job, calls, times, started)
@@ -276,18 +278,41 @@ def _make(kept: _Kept, todo: list[list[int]], progress: _Progress, arguments: Ma
     return first
 
 
-class _Progress:
-    """A bar on stderr that moves with each step; none where stderr is not a terminal."""
+@dataclass
+class _Previews:
+    """Shows the estimate of the clean samples every few steps.
 
-    def __init__(self, total: int, done: int, calls: int) -> None:
+    Attributes:
+        folder: to show it in.
+        every: steps.
+        calls: of the denoiser a batch.
+        taken: of them, by the batch that is being made.
+    """
+
+    folder: Path
+    every: int
+    calls: int
+    taken: int = 0
+
+    def step(self, pipe: Any, estimate: Any) -> None:
+        """A step is done."""
+        self.taken += 1
+        if self.taken % self.every == 0:
+            pipe.preview(self.folder, estimate, self.taken, self.calls)
+
+
+class _Progress:
+    """A bar on stderr that moves with each step, none where stderr is not a terminal; and the previews."""
+
+    def __init__(self, total: int, done: int, calls: int, previews: _Previews | None = None) -> None:
         from tqdm import tqdm
 
         form = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total} [{elapsed}<{remaining}, {rate_fmt}]"
         self.bar = tqdm(
             total=total, initial=done, desc="generate", unit=" samples", disable=None, bar_format=form, smoothing=0.1
         )
-        self.done, self.calls = done, calls
-        self.callback = None if self.bar.disable else self._step
+        self.done, self.calls, self.previews = done, calls, previews
+        self.callback = None if self.bar.disable and previews is None else self._step
 
     def __enter__(self) -> _Progress:
         return self
@@ -299,12 +324,16 @@ class _Progress:
         from multidiff.state import batch_size
 
         self.bar.update(min(batch_size(kwargs["latents"]) / self.calls, self.bar.total - self.bar.n))
+        if self.previews is not None:
+            self.previews.step(pipe, kwargs["estimate"])
         return {}
 
     def finished(self, samples: int) -> None:
         """A batch is done: whatever the steps added up to, count its samples."""
         self.done += samples
         self.bar.update(self.done - self.bar.n)
+        if self.previews is not None:
+            self.previews.taken = 0
 
 
 # ------------------------------------------------------------------------------------------------------------- the end

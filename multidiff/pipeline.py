@@ -99,6 +99,7 @@ class Pipeline:
     - ``batches(num_samples, seed, batch_size, **call)``: the sample numbers of each batch, the same every time;
     - ``store(outputs, path)`` and ``restore(paths)``: a job's unfinished results, to files that begin with `path` and
       back into one output; what the output holds may be read when it is used;
+    - where it takes ``preview_every``, ``preview(folder, estimate, step, steps)``: shows what is being made;
     - an output with `indices`, `failed` (sample -> step), `network_calls` and ``save(folder, records)``, which writes
       the files, adds a record of each sample to the list, with its number under "sample", and returns counts.
 
@@ -206,6 +207,10 @@ class Pipeline:
     def network_calls(self, settings: Settings) -> int:
         """Calls of the denoiser that a run of these settings makes."""
         return len(self.plan(settings).calls)
+
+    def calls_of(self, recipe: Mapping[str, Any]) -> int:
+        """Calls of the denoiser that a sample takes, from what it is made with."""
+        return self.network_calls(Settings.read(recipe))
 
     def warn(self, message: str) -> None:
         """Warn once a pipeline."""

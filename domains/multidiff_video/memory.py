@@ -1,0 +1,55 @@
+"""How much memory a clip takes, said before the work and not found out by it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import torch
+
+from multidiff.errors import InputError
+from multidiff_video.network import peak_bytes
+
+if TYPE_CHECKING:
+    from multidiff_video.pipeline import VideoPipeline
+
+
+def refuse_too_much(pipe: VideoPipeline, frames: int, size: tuple[int, int], estimates: int) -> None:
+    """Refuse a clip that memory does not suffice for.
+
+    Args:
+        frames: in all.
+        size: height and width.
+        estimates: of the network at a time: 2 with guidance.
+
+    Raises:
+        InputError: it would not fit; says how much it needs, and how much there is.
+    """
+    needed, free = needed_bytes(pipe, frames, size, estimates), free_bytes(pipe.device)
+    if needed > free:
+        raise InputError(
+            f"a clip of {frames} frames of {size[0]} x {size[1]} pixels needs about {needed / 2**30:.1f} GiB, and "
+            f"{free / 2**30:.1f} GiB are free on {pipe.device}; ask for fewer frames or a smaller size"
+        )
+
+
+def needed_bytes(pipe: VideoPipeline, frames: int, size: tuple[int, int], estimates: int) -> int:
+    """About the peak of one clip: a window in the network, and all frames as they wait to be written."""
+    channels = pipe.pixels.channels
+    window = peak_bytes(pipe.network, (min(frames, pipe.window), channels, *size), estimates)
+    return window + 2 * frames * channels * size[0] * size[1]
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on a device."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            lines = dict(line.split(":", 1) for line in file)
+        return int(lines["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):  # not Linux
+        try:
+            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        except (AttributeError, OSError, ValueError):  # Windows
+            return 2**62
