@@ -49,7 +49,7 @@ def write_mp4(path: Path, clip: np.ndarray, fps: float, tags: Mapping[str, str])
         assert process.stdin is not None
         try:
             for frame in clip:
-                process.stdin.write(np.ascontiguousarray(frame))
+                process.stdin.write(frame.tobytes())
             process.stdin.close()
         except BrokenPipeError:  # it says why below
             pass
@@ -61,7 +61,7 @@ def write_mp4(path: Path, clip: np.ndarray, fps: float, tags: Mapping[str, str])
         told.seek(0)
         said = " ".join(told.read().decode(errors="replace").split())
     if failed:
-        _raise(path, said)
+        _raise(said)
 
 
 def _command(path: Path, clip: np.ndarray, fps: float, tags: Mapping[str, str]) -> list[str]:
@@ -89,10 +89,10 @@ def _ffmpeg() -> str:
         raise InputError(f"MP4 needs ffmpeg, and none is found ({error}); ask for another format") from error
 
 
-def _raise(path: Path, said: str) -> None:
+def _raise(said: str) -> None:
     if os.strerror(errno.ENOSPC) in said:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    raise InputError(f"ffmpeg cannot write {path}: {said[:300]}")
+    raise InputError(f"ffmpeg cannot write MP4: {said[:300]}")
 
 
 # --------------------------------------------------------------------------------------- boxes (ISO/IEC 14496-12)

@@ -180,7 +180,7 @@ def _record(s: Sample, fps: float, name: str | None) -> dict[str, Any]:
 
 def _write_png(path: Path, pictured: Sequence[Sample], total: int, fps: float, recipe: Mapping[str, Any]) -> None:
     text = {"recipe": dict(recipe), "samples": [s.index for s in pictured]}
-    clips, prompts, notes = zip(*((s.clip, s.prompt, caption(s, fps)) for s in pictured), strict=True) or ((),) * 3
-    data = contact_sheet(clips, fps, prompts, notes, text, total)
+    notes = [caption(s, fps) for s in pictured]
+    data = contact_sheet([s.clip for s in pictured], fps, [s.prompt for s in pictured], notes, text, total)
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
