@@ -11,7 +11,7 @@ import numpy as np
 from multidiff.errors import InputError
 from multidiff.pipeline import Settings, check_count
 from multidiff.prompted import filled, guidance_scale, warn_of_words
-from multidiff_video.encoding import FileOptions
+from multidiff_video.encoding import FileOptions, check_rate, enlargement
 from multidiff_video.given import Given, gather
 from multidiff_video.memory import refuse_too_much
 from multidiff_video.request import Request
@@ -43,6 +43,11 @@ class Job:
     given: Given | None
     context: int
     plain: Mapping[str, Any]
+
+    @property
+    def estimates(self) -> int:
+        """Of the network at a time, for each clip: 2 with guidance."""
+        return 1 if self.scale == 1 else 2
 
     def recipe(self) -> dict[str, Any]:
         """Plain values, for the files."""
@@ -92,13 +97,17 @@ def frames_of(pipe: VideoPipeline, job: Job, number: int) -> int:
 
 
 def _check_frames(pipe: VideoPipeline, job: Job) -> None:
+    """Refuse what could not be made, or not be written in the end."""
+    options = FileOptions.read(job.plain)
     for number in range(len(job.request)):
         total = frames_of(pipe, job, number)
+        check_rate(job.fps, options.of(total))
+        enlargement(np.broadcast_to(np.uint8(0), (1, *job.size, pipe.pixels.channels)), options)
         if job.given is not None:
             known = job.given.places(total)
             if len(known) >= total:
                 raise InputError(f"all {total} frames are given; ask for more of them, or give fewer")
-        refuse_too_much(pipe, total, job.size, 1 if job.scale == 1 else 2)
+        refuse_too_much(pipe, total, job.size, job.estimates)
     if job.given is not None:
         for warning in job.given.warnings:
             pipe.warn(warning)
@@ -111,7 +120,7 @@ def _size(pipe: VideoPipeline, asked: Any) -> tuple[int, int]:
     pair = (asked, asked) if isinstance(asked, int | np.integer) and not isinstance(asked, bool) else asked
     multiple = pipe.multiple
     try:
-        height, width = (int(n) for n in pair)
+        height, width = (check_count("size", n) for n in pair)
     except (TypeError, ValueError):
         raise InputError(f"size {asked!r} is not allowed: pixels, or (height, width)") from None
     if min(height, width) < multiple or height % multiple or width % multiple or max(height, width) > 4096:

@@ -27,6 +27,8 @@ from multidiff.state import Parts
 from multidiff_video.generated import FILES, VideoOutput, restore, store
 from multidiff_video.given import Source
 from multidiff_video.job import Job, default_context, frames_of, make_job
+from multidiff_video.memory import fitting
+from multidiff_video.output import PATTERNS
 from multidiff_video.pixels import Pixels
 
 BATCH_SIZE = {"cpu": 8, "cuda": 64}
@@ -37,7 +39,7 @@ class VideoPipeline(Pipeline):
     """Generates clips: ``multidiff.load("video")("a 3 moving left", num_samples=4).frames``."""
 
     files = FILES
-    patterns = ("video-[0-9]*",)
+    patterns = PATTERNS
     bytes_per_sample = 200_000
     store = staticmethod(store)
     restore = staticmethod(restore)
@@ -77,7 +79,9 @@ class VideoPipeline(Pipeline):
         check_recommended(config, path)
         expected = {"channels": pixels.channels, "text_size": len(vocabulary), "text_longest": vocabulary.longest}
         check_network(config, expected, path)
-        network = checkpoint.build_module(config["network"], weights, domain.components, folder)
+        network: Any = checkpoint.build_module(config["network"], weights, domain.components, folder)
+        if pixels.height % network.multiple or pixels.width % network.multiple:
+            raise InputError(f"{path}: sides of 'pixels' must be multiples of {network.multiple} for this network")
         return cls(NetworkDenoiser(network, Process(noise), prediction), config, pixels, vocabulary)
 
     def __call__(
@@ -158,7 +162,7 @@ class VideoPipeline(Pipeline):
             made.update(zip(rows, clips, strict=True))
 
         self.interrupt = False
-        self.in_batches(self._rows(lengths, batch_size, draws.shared), run)
+        self.in_batches(self._fitting(job, lengths, self._rows(lengths, batch_size, draws.shared)), run)
         rows = sorted(made)
         recipe = self._recipe(job, draws.seed)
         output = VideoOutput(
@@ -212,6 +216,14 @@ class VideoPipeline(Pipeline):
         together = batches(lengths, size, in_order)
         return [list(rows) for batch in together for _, rows in itertools.groupby(batch, key=lambda i: lengths[i])]
 
+    def _fitting(self, job: Job, lengths: Sequence[int], batches: Sequence[list[int]]) -> list[list[int]]:
+        """The same, those divided that memory would not suffice for: a CPU's ends the process where it runs out."""
+        parts = []
+        for rows in batches:
+            most = fitting(self, lengths[rows[0]], job.size, job.estimates)
+            parts += [rows[k : k + most] for k in range(0, len(rows), most)]
+        return parts
+
     def _batch(
         self, job: Job, total: int, numbers: Sequence[int], rng: Rng, callback: StepCallback | None
     ) -> list[tuple[np.ndarray, int]]:
@@ -226,13 +238,14 @@ class VideoPipeline(Pipeline):
         for first in windows(total, self.window, job.context):
             part = slice(first, min(first + self.window, total))
             made, steps = self._window(job, numbers, state[:, part], known[part], rng, callback)
-            state[:, part] = made
-            known[part] = True
             failed = torch.where(failed < 0, steps, failed)
+            # What is not finite would be what the next window begins with.
+            state[:, part] = torch.where(failed.view(-1, 1, 1, 1, 1) < 0, made, 0.0)
+            known[part] = True
             if self.interrupt:
                 state = state[:, : part.stop]
                 break
-        clips = self.pixels.decode(torch.where(failed.view(-1, 1, 1, 1, 1) < 0, state, 0.0))
+        clips = self.pixels.decode(state)
         for place, frame in places.items():
             if place < clips.shape[1]:
                 clips[:, place] = frame

@@ -26,6 +26,7 @@ EXAMPLES = """\
   multidiff generate molecules --num-samples 100 --seed 0 --out out/
   multidiff generate molecules --num-samples 100 --num-atoms 18 --steps 50 --out big/
   multidiff generate audio "seven, spoken by theo" --num-samples 4 --out seven/
+  multidiff generate video "a 3 moving left" --num-samples 4 --out clips/
   multidiff generate molecules --checkpoint runs/mine/export --out mine/
 
 'multidiff generate DOMAIN --help' lists what the domain adds."""
@@ -99,7 +100,7 @@ def _add_arguments(parser: options.Parser) -> None:
         "domain",
         nargs=None if parser.add_help else "?",
         metavar="DOMAIN",
-        help="molecules, audio: 'multidiff list domains'",
+        help="molecules, audio, video: 'multidiff list domains'",
     )
     add("-n", "--num-samples", type=options.whole(1), default=16, metavar="N", help="how many (default 16)")
     add("--seed", type=options.seed, default=0, metavar="S", help="0 <= S < 2**63 (default 0)")
