@@ -17,6 +17,7 @@ from torch import Tensor
 from multidiff.denoiser import Denoiser
 from multidiff.errors import InputError
 from multidiff.state import Parts
+from multidiff_audio.inversion import Hints
 from multidiff_audio.representation import Representation
 from multidiff_audio.request import refuse_absurd
 
@@ -210,11 +211,34 @@ def _taken(x: Tensor, rows: Tensor) -> Tensor:
     return x[torch.arange(len(x), device=x.device)[:, None], rows]
 
 
+def decoded(representation: Representation, state: Tensor, given: Given, samples: int, strength: float) -> Tensor:
+    """(B, rows, C, F) made from a given sound -> (B, channels, samples) at the level of the training data.
+
+    Phases that the state does not hold fit those of the given sound outside its regions, so that no click or gap is
+    heard at their ends, and are near them everywhere where the strength is low.
+    """
+    whole = representation.samples(state.shape[1])
+    sound = torch.from_numpy(given.levelled[None, :, :whole]).to(state.device)
+    sound = torch.nn.functional.pad(sound, (0, whole - sound.shape[-1]))
+    anew = torch.zeros(whole, dtype=torch.bool, device=state.device)
+    for start, end in given.regions:
+        anew[start:end] = True
+    hints = Hints(
+        known=(lambda sounds: torch.where(anew, sounds, sound)) if given.regions else None,
+        start=sound if strength < 1 else None,
+        share=strength,
+    )
+    return representation.decode(state, samples, hints)
+
+
 def decoded_loop(representation: Representation, state: Tensor) -> Tensor:
     """(B, rows, C, F), a circle of rows -> (B, channels, samples); the end meets the start."""
     rows = state.shape[1]
     margin = math.ceil(representation.n_fft / (representation.hop * representation.fold_time)) + 1
     around = torch.arange(-margin, rows + margin, device=state.device) % rows
     step = representation.fold_time * representation.hop
-    whole = representation.decode(state[:, around])
-    return whole[..., margin * step : (margin + rows) * step]
+    first, period = margin * step, rows * step
+    place = torch.arange(representation.samples(rows + 2 * margin), device=state.device)
+    place = (place - first) % period + first
+    whole = representation.decode(state[:, around], hints=Hints(known=lambda sounds: sounds[..., place]))
+    return whole[..., first : first + period]

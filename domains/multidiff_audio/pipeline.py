@@ -27,7 +27,7 @@ from multidiff.space import Masked
 from multidiff.state import Parts
 from multidiff_audio.configuration import check
 from multidiff_audio.curves import by_row
-from multidiff_audio.editing import Region, Rolled, decoded_loop, known_mask, put_back
+from multidiff_audio.editing import Region, Rolled, decoded, decoded_loop, known_mask, put_back
 from multidiff_audio.generated import FILES, AudioOutput, restore, store
 from multidiff_audio.job import Job, make_job
 from multidiff_audio.layers import CURVES, DURATIONS
@@ -312,6 +312,8 @@ class AudioPipeline(Pipeline):
         with torch.inference_mode():
             if job.loop:
                 sound = decoded_loop(self.representation, state)
+            elif job.given is not None:
+                sound = decoded(self.representation, state, job.given, samples, job.settings.strength)
             else:
                 sound = self.representation.decode(state, samples)
         made: np.ndarray = sound.flatten(0, 1).cpu().numpy()

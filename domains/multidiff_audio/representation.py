@@ -5,7 +5,7 @@ neighbouring bands, whose members are channels. Folding moves numbers and loses 
 network works on smaller.
 
 `ComplexSTFT` keeps phase and so needs no vocoder; its compression of amplitudes makes quiet bands count.
-`LogMel` keeps the loudness of mel bands alone; Griffin-Lim finds a phase for them.
+`LogMel` keeps the loudness of mel bands alone; Griffin-Lim finds a phase for them, with hints where something is known.
 """
 
 from __future__ import annotations
@@ -19,9 +19,12 @@ import torch
 from torch import Tensor
 
 from multidiff.errors import InputError
+from multidiff_audio.inversion import NONE, Hints, griffin_lim, nonnegative_solution
 
 if TYPE_CHECKING:
     from torch import nn
+
+_CEILING = 20.0  # of the logarithm of an amplitude: far above full scale, and finite
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,18 @@ class _Frames:
         missing = self.samples(self.rows(sounds.shape[-1])) - sounds.shape[-1]
         return torch.nn.functional.pad(sounds, (0, missing))
 
+    @cached_property
+    def _analysis(self) -> nn.Module:
+        from torchaudio.transforms import Spectrogram
+
+        return Spectrogram(self.n_fft, hop_length=self.hop, power=None, pad_mode="constant")
+
+    @cached_property
+    def _synthesis(self) -> nn.Module:
+        from torchaudio.transforms import InverseSpectrogram
+
+        return InverseSpectrogram(self.n_fft, hop_length=self.hop)
+
     def _fold(self, x: Tensor) -> Tensor:
         """(B, P, bands, frames) -> (B, rows, C, F)."""
         b, p, bands, frames = x.shape
@@ -130,26 +145,14 @@ class ComplexSTFT(_Frames):
         compressed = spectrum * spectrum.abs().clamp(min=1e-9) ** (self.exponent - 1)
         return self._fold(torch.view_as_real(compressed).movedim(-1, 2).flatten(1, 2)) / self.scale
 
-    def decode(self, state: Tensor, samples: int | None = None) -> Tensor:
-        """(B, rows, C, F) -> (B, channels, samples); by default all that the rows hold."""
+    def decode(self, state: Tensor, samples: int | None = None, hints: Hints = NONE) -> Tensor:
+        """(B, rows, C, F) -> (B, channels, samples); by default all that the rows hold. It needs no hints."""
         whole = self.samples(state.shape[1])
         parts = self._unfold(state.float() * self.scale).unflatten(1, (self.channels, 2)).movedim(2, -1)
         compressed = torch.view_as_complex(parts.contiguous())
         spectrum = compressed * compressed.abs() ** (1 / self.exponent - 1)
         spectrum = torch.nn.functional.pad(spectrum, (0, 0, 0, 1))
         return self._synthesis.to(state.device)(spectrum, whole)[..., : whole if samples is None else samples]
-
-    @cached_property
-    def _analysis(self) -> nn.Module:
-        from torchaudio.transforms import Spectrogram
-
-        return Spectrogram(self.n_fft, hop_length=self.hop, power=None, pad_mode="constant")
-
-    @cached_property
-    def _synthesis(self) -> nn.Module:
-        from torchaudio.transforms import InverseSpectrogram
-
-        return InverseSpectrogram(self.n_fft, hop_length=self.hop)
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,7 @@ class LogMel(_Frames):
         mels: bands.
         offset: the mean of the logarithm over the training data.
         floor: amplitudes below it count as it.
-        iterations: of fast Griffin-Lim (Perraudin et al. 2013), with momentum 0.99.
+        iterations: of `griffin_lim`.
     """
 
     mels: int = 80
@@ -179,49 +182,30 @@ class LogMel(_Frames):
 
     def encode(self, sounds: Tensor) -> Tensor:
         """(B, channels, samples) -> (B, rows, C, F)."""
-        amplitude = self._analysis.to(sounds.device)(self._padded(sounds))
+        amplitude = self._mel.to(sounds.device)(self._padded(sounds))
         return self._fold(amplitude.clamp(min=self.floor).log() - self.offset) / self.scale
 
-    def decode(self, state: Tensor, samples: int | None = None) -> Tensor:
-        """(B, rows, C, F) -> (B, channels, samples); the phase is Griffin-Lim's, always from the same start."""
+    def decode(self, state: Tensor, samples: int | None = None, hints: Hints = NONE) -> Tensor:
+        """(B, rows, C, F) -> (B, channels, samples); by default all that the rows hold.
+
+        Args:
+            hints: of sounds of all that the rows hold.
+        """
         whole = self.samples(state.shape[1])
-        amplitude = (self._unfold(state.float() * self.scale) + self.offset).exp()
+        amplitude = (self._unfold(state.float() * self.scale) + self.offset).clamp(max=_CEILING).exp()
         amplitude = torch.where(amplitude > 1.01 * self.floor, amplitude, 0.0)
-        bank: Tensor = self._analysis.to(state.device).mel_scale.fb
+        bank: Tensor = self._mel.to(state.device).mel_scale.fb
         linear = nonnegative_solution(bank.T, amplitude)
-        sounds = self._phases.to(state.device)(linear)
-        sounds = torch.nn.functional.pad(sounds, (0, max(0, whole - sounds.shape[-1])))
+        analysis, synthesis = self._analysis.to(state.device), self._synthesis.to(state.device)
+        sounds = griffin_lim(linear, analysis, synthesis, whole, self.iterations, hints=hints)
         return sounds[..., : whole if samples is None else samples]
 
     @cached_property
-    def _analysis(self) -> Any:
+    def _mel(self) -> Any:
         from torchaudio.transforms import MelSpectrogram
 
         sizes: dict[str, Any] = {"n_fft": self.n_fft, "hop_length": self.hop, "n_mels": self.mels}
         return MelSpectrogram(self.rate, **sizes, power=1.0, pad_mode="constant", mel_scale="slaney", norm="slaney")
-
-    @cached_property
-    def _phases(self) -> nn.Module:
-        from torchaudio.transforms import GriffinLim
-
-        return GriffinLim(self.n_fft, self.iterations, hop_length=self.hop, power=1.0, momentum=0.99, rand_init=False)
-
-
-def nonnegative_solution(matrix: Tensor, target: Tensor, iterations: int = 100) -> Tensor:
-    """x >= 0 that nearly minimises |matrix x - target|^2, by multiplicative updates (Lee and Seung 2001, theorem 1).
-
-    Args:
-        matrix: (M, K), not negative.
-        target: (..., M, T), not negative.
-
-    Returns:
-        (..., K, T).
-    """
-    back, gram = matrix.T @ target, matrix.T @ matrix
-    x = back.clamp(min=1e-12)
-    for _ in range(iterations):
-        x = x * back / (gram @ x).clamp(min=1e-12)
-    return x
 
 
 Representation = ComplexSTFT | LogMel

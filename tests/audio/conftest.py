@@ -11,7 +11,10 @@ import pytest
 import torch
 
 RATE = 8000
-REPRESENTATION = {"class": "ComplexSTFT", "rate": RATE, "channels": 1, "n_fft": 64, "hop": 32}
+REPRESENTATIONS: dict[str, dict[str, Any]] = {
+    "complex": {"class": "ComplexSTFT", "rate": RATE, "n_fft": 64, "hop": 32, "fold_time": 2},
+    "mel": {"class": "LogMel", "rate": RATE, "n_fft": 128, "hop": 32, "mels": 16, "fold_time": 4, "offset": -4.0},
+}
 WORDS = ["a", "by", "dog", "rain", "seven", "spoken", "theo", "two"]
 SIZES: dict[str, Any] = {"widths": [8], "width": 16, "layers": 1, "heads": 2, "text_width": 8, "text_layers": 1}
 CLASSES = {"speaker": ["jackson", "theo"], "word": ["seven", "two"]}
@@ -25,14 +28,15 @@ RECOMMENDED = {
 }
 
 
-def config(channels: int = 1, **changed: Any) -> dict[str, Any]:
+def config(channels: int = 1, kind: str = "complex", **changed: Any) -> dict[str, Any]:
     """Of a tiny checkpoint; keywords replace keys of it, of the network's those that are given."""
-    from multidiff_audio.representation import ComplexSTFT
+    from multidiff import checkpoint
+    from multidiff_audio import representation
 
-    spelled = {**REPRESENTATION, "channels": channels}
-    shape = ComplexSTFT(**{k: v for k, v in spelled.items() if k != "class"}).shape
+    spelled = {**REPRESENTATIONS[kind], "channels": channels}
+    shape = checkpoint.build(spelled, representation.REPRESENTATIONS, Path("tiny"), "representation").shape
     network = {"class": "SpectrogramUNet", "channels": shape[0], "bands": shape[1], **SIZES}
-    network |= {"text_size": len(WORDS) + 2, "text_longest": 6, "classes": [2, 2], "fold_time": 2}
+    network |= {"text_size": len(WORDS) + 2, "text_longest": 6, "classes": [2, 2], "fold_time": spelled["fold_time"]}
     return {
         "domain": "audio",
         "schedule": {"class": "Cosine"},
@@ -49,7 +53,8 @@ def config(channels: int = 1, **changed: Any) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def make_tiny() -> Callable[..., Any]:
-    """Builds a pipeline; `channels` 2 makes it stereo, further keywords replace keys of its configuration."""
+    """Builds a pipeline; `channels` 2 makes it stereo, `kind` "mel" one of log-mel, further keywords replace keys of
+    its configuration."""
 
     def make(**changed: Any) -> Any:
         from multidiff import checkpoint
@@ -83,6 +88,12 @@ def pipe(tiny: Path) -> Any:
     import multidiff
 
     return multidiff.load(tiny)
+
+
+@pytest.fixture(params=list(REPRESENTATIONS))
+def either(request: pytest.FixtureRequest, make_tiny: Callable[..., Any]) -> Any:
+    """A fresh pipeline of each representation."""
+    return make_tiny(kind=request.param)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from multidiff.errors import InputError
 from multidiff.random import Rng
 from multidiff.space import Masked
 from multidiff.state import Parts
-from multidiff_audio.editing import Given, Rolled, checked, decoded_loop, given, known_mask, put_back
+from multidiff_audio.editing import Given, Rolled, checked, decoded, decoded_loop, given, known_mask, put_back
 from multidiff_audio.representation import ComplexSTFT, LogMel, Representation
 
 RATE, LEVEL, LONGEST = 8000, -23.0, 1.0
@@ -176,7 +176,9 @@ def test_regions_that_are_wrong(regions: Any, says: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("representation", [R, ComplexSTFT(RATE, 2, fold_time=3), LogMel(RATE, fold_time=1)])
+@pytest.mark.parametrize(
+    "representation", [R, ComplexSTFT(RATE, 2, fold_time=3), LogMel(RATE, fold_time=1), LogMel(RATE, 2, fold_time=4)]
+)
 def test_what_is_known_does_not_depend_on_the_regions(representation: Representation) -> None:
     """States of two sounds that differ in the regions alone agree where the mask is true, and differ elsewhere."""
     regions, samples = [(700, 900), (1500, 1501)], 2500
@@ -208,6 +210,43 @@ def test_what_is_put_back() -> None:
     assert (weight > -1e-4).all()
     assert (weight < 1 + 1e-4).all()
     assert np.abs(np.diff(weight[0])).max() < 1 / 32  # fades, no steps
+
+
+MEL = LogMel(RATE, n_fft=256, hop=64, mels=32, fold_time=4)
+
+
+def strayed(sound: np.ndarray, state: Tensor, first: int = 0) -> Tensor:
+    """(frames,) how far the log-mel amplitudes of a sound, from a row of it on, are from those of a state."""
+    off = MEL.encode(torch.from_numpy(sound)[None])[:, first : first + state.shape[1]] - state
+    return MEL._unfold(off).abs().mean((0, 1, 2))
+
+
+def test_phases_of_what_is_made_anew_fit_what_is_kept() -> None:
+    """A tone whose midst is made again has neither a gap nor a click where that begins and ends."""
+    held = Given(tone() + tone(1230), 1.0, ((1600, 2400),))
+    state = MEL.encode(torch.from_numpy(held.sound)[None])
+    fitted = put_back(decoded(MEL, state, held, held.samples, 1.0)[0].numpy(), held, MEL.hop)
+    loose = put_back(MEL.decode(state, held.samples)[0].numpy(), held, MEL.hop)
+    ends = [*range(23, 28), *range(35, 40)]  # frames about 1600 and 2400
+    assert float(strayed(fitted, state)[ends].mean()) < 0.5 * float(strayed(loose, state)[ends].mean())
+    assert np.array_equal(fitted[:, :1536], held.sound[:, :1536])
+    assert np.array_equal(fitted[:, 2464:], held.sound[:, 2464:])
+
+
+def test_phases_are_near_those_of_the_sound_where_the_strength_is_low() -> None:
+    held = Given(tone() + tone(1230), 1.0)
+    state = MEL.encode(torch.from_numpy(held.sound)[None])
+    away = [
+        float(np.abs(decoded(MEL, state, held, held.samples, s)[0].numpy() - held.sound).mean()) for s in (0.02, 1.0)
+    ]
+    assert away[0] < 0.2 * away[1]
+    assert torch.equal(decoded(MEL, state, held, held.samples, 1.0), MEL.decode(state, held.samples))
+
+
+def test_a_complex_state_needs_no_phases() -> None:
+    held = Given(tone(), 1.0, ((1600, 2400),))
+    state = torch.randn(1, 10, *R.shape, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(decoded(R, state, held, 500, 0.5), R.decode(state, 500))
 
 
 # ------------------------------------------------------------------------------------------------------------ loops
@@ -287,3 +326,17 @@ def test_a_loop_has_no_seam() -> None:
     for by in (1, 4, 8):
         turned = decoded_loop(R, state.roll(by, 1))
         torch.testing.assert_close(turned, loop.roll(by * 64, -1), atol=1e-4, rtol=1e-4)
+
+
+def test_a_loop_of_log_mel_has_no_seam() -> None:
+    """Played round and round, it is as near to its state at the seam as anywhere."""
+    period = 8 * MEL.fold_time * MEL.hop
+    t = np.arange(3 * period) / period
+    sound = (0.3 * np.sin(2 * np.pi * 57 * t) + 0.1 * np.cos(2 * np.pi * 211 * t)).astype(np.float32)[None]
+    state = MEL.encode(torch.from_numpy(sound)[None])[:, 8:16]
+    loop = decoded_loop(MEL, state)[0].numpy()
+    assert loop.shape == (1, period)
+    away = strayed(np.tile(loop, (1, 3)), state, 8)
+    assert float(torch.cat([away[:4], away[-4:]]).mean()) < 2 * float(away[4:-4].mean())
+    bends = np.abs(np.diff(np.tile(loop[0], 2), 2))
+    assert bends[period - 3 : period + 1].max() <= bends[: period - 3].max()

@@ -19,6 +19,7 @@ from multidiff.pipeline import SettingWarning
 from multidiff.testing.domain import check_domain, check_pipeline
 from multidiff_audio import domain
 from multidiff_audio.generated import AudioOutput
+from multidiff_audio.representation import ComplexSTFT
 
 RATE = 8000
 
@@ -34,6 +35,14 @@ def same(a: np.ndarray, b: np.ndarray, tolerance: float = 1e-4) -> bool:
     return a.shape == b.shape and float(np.abs(a - b).max()) <= tolerance * float(np.sqrt(np.square(b).mean()))
 
 
+def alike(pipe: Any, a: np.ndarray, b: np.ndarray) -> bool:
+    """The same, or, of log-mel, whose phases amplify rounding, the same to the ear: within 1 % of its deviation."""
+    if isinstance(pipe.representation, ComplexSTFT):
+        return same(a, b)
+    states = [pipe.representation.encode(torch.from_numpy(sound)[None]) for sound in (a, b)]
+    return a.shape == b.shape and float((states[0] - states[1]).abs().mean()) < 0.01 * float(states[1].std())
+
+
 # ------------------------------------------------------------------------------------------ seeds, batches, lengths
 
 
@@ -45,20 +54,23 @@ def test_sounds_keep_the_promises_of_a_domain(tiny: Path) -> None:
     assert "entry point" in told
 
 
-def test_so_does_a_stereo_checkpoint(make_tiny: Any) -> None:
-    assert check_pipeline(make_tiny(channels=2), prompt="seven", duration=0.3)[0] == "seeds and batches"
+@pytest.mark.parametrize(("channels", "kind"), [(2, "complex"), (1, "mel"), (2, "mel")])
+def test_so_do_other_checkpoints(make_tiny: Any, channels: int, kind: str) -> None:
+    pipe = make_tiny(channels=channels, kind=kind)
+    assert check_pipeline(pipe, prompt="seven", duration=0.3)[0] == "seeds and batches"
 
 
-def test_alone_in_a_batch_and_in_another_order(pipe: Any) -> None:
+def test_alone_in_a_batch_and_in_another_order(either: Any) -> None:
     """Lengths are drawn, so that batches are padded."""
+    pipe = either
     whole = sounds(pipe, "seven", num_samples=8)
     assert len({sound.shape for sound in whole.values()}) > 4
     for call in ({"batch_size": 1}, {"batch_size": 3}, {"indices": [5, 0, 7, 2, 1, 6, 4, 3]}):
         other = sounds(pipe, "seven", num_samples=8, **call)
         assert list(other) == call.get("indices", list(range(8)))
-        assert all(same(other[i], whole[i]) for i in whole)
+        assert all(alike(pipe, other[i], whole[i]) for i in whole)
     alone = sounds(pipe, "seven", num_samples=1, indices=[6])
-    assert same(alone[6], whole[6])
+    assert alike(pipe, alone[6], whole[6])
 
 
 def test_stochastic_solvers_draw_a_stream_a_sample(pipe: Any) -> None:
@@ -68,8 +80,8 @@ def test_stochastic_solvers_draw_a_stream_a_sample(pipe: Any) -> None:
 
 
 @pytest.mark.parametrize("samples", [80, 81, 95, 96, 97, 1000, 2401])
-def test_exactly_as_long_as_asked(pipe: Any, samples: int) -> None:
-    for sound in sounds(pipe, duration=samples / RATE, num_samples=2).values():
+def test_exactly_as_long_as_asked(either: Any, samples: int) -> None:
+    for sound in sounds(either, duration=samples / RATE, num_samples=2).values():
         assert sound.shape == (1, samples)
         assert sound.dtype == np.float32
         assert np.isfinite(sound).all()
@@ -217,21 +229,24 @@ def test_following_a_file(pipe: Any, sound_file: Path, sound: np.ndarray) -> Non
 # ------------------------------------------------------------------------------------------ starting from a sound
 
 
-def test_little_strength_stays_near(pipe: Any, sound: np.ndarray) -> None:
-    made = sounds(pipe, "seven", init=sound, strength=0.02, num_inference_steps=50, num_samples=2)
+def test_little_strength_stays_near(either: Any, sound: np.ndarray) -> None:
+    """With the phases of the sound, too, where the state holds none."""
+    made = sounds(either, "seven", init=sound, strength=0.02, num_inference_steps=50, num_samples=2)
     assert made[0].shape == sound.shape
+    nearest = 0.98 if isinstance(either.representation, ComplexSTFT) else 0.9
     for one in made.values():
-        assert float(np.corrcoef(one[0], sound[0])[0, 1]) > 0.98
-    far = sounds(pipe, "seven", init=sound, strength=0.9, num_inference_steps=50)[0]
+        assert float(np.corrcoef(one[0], sound[0])[0, 1]) > nearest
+    far = sounds(either, "seven", init=sound, strength=0.9, num_inference_steps=50)[0]
     assert float(np.corrcoef(far[0], sound[0])[0, 1]) < 0.9
     assert not np.array_equal(made[0], made[1])
 
 
-def test_full_strength_ignores_the_sound_but_for_its_length_and_level(pipe: Any, sound: np.ndarray) -> None:
+def test_full_strength_ignores_the_sound_but_for_its_length_and_level(either: Any, sound: np.ndarray) -> None:
+    pipe = either
     made = sounds(pipe, "seven", init=sound, strength=1.0)[0]
     plain = sounds(pipe, "seven", duration=sound.shape[1] / RATE)[0]
     scale = float((made * plain).sum() / np.square(plain).sum())
-    assert same(made, scale * plain)
+    assert same(made, np.float32(scale) * plain)
     assert scale == pytest.approx(float(np.sqrt(np.square(sound).mean())) / 10 ** (-23 / 20), rel=1e-4)
 
 
@@ -250,12 +265,15 @@ def test_sounds_to_sound_in_a_padded_batch(pipe: Any, sound: np.ndarray) -> None
     assert all(same(single[i], whole[i]) for i in whole)
 
 
+@pytest.mark.parametrize("kind", ["complex", "mel"])
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize(
     "regions", [[(0.1, 0.15)], [(0.0, 0.05), (0.2, None)], [(0.1, 0.15), (0.15, 0.16), (0.3, 0.31)]]
 )
-def test_inpainting_keeps_the_rest_to_the_bit(make_tiny: Any, sound: np.ndarray, channels: int, regions: Any) -> None:
-    pipe = make_tiny(channels=channels)
+def test_inpainting_keeps_the_rest_to_the_bit(
+    make_tiny: Any, sound: np.ndarray, kind: str, channels: int, regions: Any
+) -> None:
+    pipe = make_tiny(channels=channels, kind=kind)
     init = np.concatenate([sound, -0.5 * sound])[:channels]
     made = sounds(pipe, "seven", init=init, inpaint=regions, num_samples=2)
     near = np.zeros(sound.shape[1], bool)
@@ -278,29 +296,29 @@ def test_a_file_is_kept_to_the_bit(pipe: Any, sound_file: Path) -> None:
     assert np.array_equal(made[:, :1500], held.T[:, :1500])
 
 
-def test_the_seam_is_no_jump(pipe: Any, sound: np.ndarray) -> None:
+def test_the_seam_is_no_jump(either: Any, sound: np.ndarray) -> None:
     """What is made is faded into what is kept."""
-    made = sounds(pipe, "seven", init=sound, inpaint=[(0.1, 0.2)])[0][0]
+    made = sounds(either, "seven", init=sound, inpaint=[(0.1, 0.2)])[0][0]
     steps = np.abs(np.diff(made))
     at_edges = max(steps[800 - 33 : 800 - 30].max(), steps[1600 + 30 : 1600 + 33].max())
     assert at_edges <= 1.5 * np.abs(np.diff(sound[0])).max() + steps[800:1600].max() / 16
 
 
-def test_extension(pipe: Any, sound: np.ndarray) -> None:
-    made = sounds(pipe, "seven", init=sound, extend=0.1, num_samples=2)
+def test_extension(either: Any, sound: np.ndarray) -> None:
+    made = sounds(either, "seven", init=sound, extend=0.1, num_samples=2)
     for one in made.values():
         assert one.shape == (1, sound.shape[1] + 800)
         assert np.array_equal(one[:, : sound.shape[1] - 32], sound[:, :-32])
         assert float(np.abs(one[:, sound.shape[1] :]).max()) > 1e-3
-    both = sounds(pipe, "seven", init=sound, extend=0.1, inpaint=[(0.0, 0.05)])[0]
+    both = sounds(either, "seven", init=sound, extend=0.1, inpaint=[(0.0, 0.05)])[0]
     assert np.array_equal(both[:, 500:2900], sound[:, 500:2900])
     assert not np.allclose(both[:, :300], sound[:, :300], atol=1e-3)
 
 
-def test_inpainting_alone_and_in_a_batch(pipe: Any, sound: np.ndarray) -> None:
+def test_inpainting_alone_and_in_a_batch(either: Any, sound: np.ndarray) -> None:
     call: dict[str, Any] = {"init": sound, "inpaint": [(0.1, 0.2)], "extend": 0.05, "num_samples": 3}
-    whole, single = sounds(pipe, "seven", **call), sounds(pipe, "seven", **call, batch_size=1)
-    assert all(same(single[i], whole[i]) for i in whole)
+    whole, single = sounds(either, "seven", **call), sounds(either, "seven", **call, batch_size=1)
+    assert all(alike(either, single[i], whole[i]) for i in whole)
 
 
 def test_with_less_strength_what_is_inpainted_is_near_what_was_there(pipe: Any, sound: np.ndarray) -> None:
@@ -313,29 +331,30 @@ def test_with_less_strength_what_is_inpainted_is_near_what_was_there(pipe: Any, 
 # ------------------------------------------------------------------------------- loops, stereo, variations
 
 
-def test_a_loop_is_of_whole_rows_and_depends_on_its_number_alone(pipe: Any) -> None:
-    whole = sounds(pipe, ["seven", "rain"], loop=True, num_samples=4, duration=[0.13, 0.31])
-    assert [one.shape[1] for one in whole.values()] == [1024, 2496, 1024, 2496]
-    single = sounds(pipe, ["seven", "rain"], loop=True, num_samples=4, duration=[0.13, 0.31], batch_size=1)
-    assert all(same(single[i], whole[i]) for i in whole)
-    assert sounds(pipe, "seven", loop=True, duration=0.01)[0].shape[1] == 128  # two rows
+def test_a_loop_is_of_whole_rows_and_depends_on_its_number_alone(either: Any) -> None:
+    step = either.representation.fold_time * either.representation.hop
+    whole = sounds(either, ["seven", "rain"], loop=True, num_samples=4, duration=[0.13, 0.31])
+    assert [one.shape[1] for one in whole.values()] == [round(n / step) * step for n in (1040, 2480, 1040, 2480)]
+    single = sounds(either, ["seven", "rain"], loop=True, num_samples=4, duration=[0.13, 0.31], batch_size=1)
+    assert all(alike(either, single[i], whole[i]) for i in whole)
+    assert sounds(either, "seven", loop=True, duration=0.01)[0].shape[1] == 2 * step
 
 
-def test_the_end_of_a_loop_meets_its_start(pipe: Any) -> None:
-    for one in sounds(pipe, "seven", loop=True, num_samples=4, duration=0.2).values():
+def test_the_end_of_a_loop_meets_its_start(either: Any) -> None:
+    for one in sounds(either, "seven", loop=True, num_samples=4, duration=0.2).values():
         steps = np.abs(np.diff(one[0], append=one[0, :1]))
         assert steps[-1] <= steps[:-1].max()
 
 
-def test_stereo_from_mono_is_two_takes_of_one_sound(pipe: Any) -> None:
-    made = sounds(pipe, "seven", stereo=True, num_samples=4, duration=0.2)
-    mono = sounds(pipe, "seven", num_samples=4, duration=0.2)
+def test_stereo_from_mono_is_two_takes_of_one_sound(either: Any) -> None:
+    made = sounds(either, "seven", stereo=True, num_samples=4, duration=0.2)
+    mono = sounds(either, "seven", num_samples=4, duration=0.2)
     for i, one in made.items():
         assert one.shape == (2, 1600)
-        assert same(one[:1], mono[i])
+        assert alike(either, one[:1], mono[i])
         assert 0.3 < float(np.corrcoef(one)[0, 1]) < 0.999
-    single = sounds(pipe, "seven", stereo=True, num_samples=4, duration=0.2, batch_size=1)
-    assert all(same(single[i], made[i]) for i in made)
+    single = sounds(either, "seven", stereo=True, num_samples=4, duration=0.2, batch_size=1)
+    assert all(alike(either, single[i], made[i]) for i in made)
 
 
 def test_stereo_of_a_stereo_checkpoint_is_its_own(make_tiny: Any) -> None:
@@ -426,14 +445,14 @@ def test_interrupt_ends_with_what_there_is(pipe: Any) -> None:
 
 
 @pytest.mark.parametrize("stereo", [False, True])
-def test_a_sample_that_is_not_finite_is_marked_and_the_others_stay(pipe: Any, stereo: bool) -> None:
+def test_a_sample_that_is_not_finite_is_marked_and_the_others_stay(either: Any, stereo: bool) -> None:
     def poison(p: Any, step: int, t: float, kwargs: dict[str, Any]) -> dict[str, Any]:
         poisoned = kwargs["latents"].clone()
         poisoned[-1, 0] = float("nan")  # of two takes the right one
         return {"latents": poisoned} if step == 1 else {}
 
     call: dict[str, Any] = {"num_samples": 3, "seed": 0, "duration": 0.1, "stereo": stereo}
-    out, clean = pipe("seven", **call, callback_on_step_end=poison), pipe("seven", **call)
+    out, clean = either("seven", **call, callback_on_step_end=poison), either("seven", **call)
     assert out.failed == {2: 1}
     assert np.isnan(out.audios[2]).all()
     assert out.audios[2].shape == clean.audios[2].shape
