@@ -35,12 +35,14 @@ class Wanted:
         suffixes: their endings, in lower case.
         unreadable: endings of those that cannot be read but are worth a word.
         mend: what to do about them.
+        sidecars: endings of texts that lie beside them and bear their names.
     """
 
     noun: str
     suffixes: tuple[str, ...]
     unreadable: tuple[str, ...] = ()
     mend: str = ""
+    sidecars: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class Sources:
         tables: of captions.
         refused: files that are wanted but cannot be read, with the reason.
         ignored: how many other files there are.
+        sidecars: texts that may lie beside a file; they are not among the ignored.
     """
 
     path: Path
@@ -62,6 +65,7 @@ class Sources:
     tables: tuple[str, ...]
     refused: tuple[tuple[str, str], ...]
     ignored: int
+    sidecars: tuple[str, ...] = ()
 
     @property
     def archived(self) -> bool:
@@ -165,7 +169,7 @@ def _archive_kind(path: Path) -> str:
 
 
 def _sorted_out(path: Path, kind: str, names: list[str], refused: list[tuple[str, str]], wanted: Wanted) -> Sources:
-    files, tables, ignored = [], [], 0
+    files, tables, sidecars, ignored = [], [], [], 0
     for name in names:
         file = PurePosixPath(name)
         if any(part.startswith(".") or part == "__MACOSX" for part in file.parts):
@@ -175,6 +179,8 @@ def _sorted_out(path: Path, kind: str, names: list[str], refused: list[tuple[str
             files.append(name)
         elif file.name.lower() in captions.NAMES:
             tables.append(name)
+        elif suffix in wanted.sidecars:
+            sidecars.append(name)
         elif suffix in wanted.unreadable:
             refused.append((name, f"{suffix} files are not read; {wanted.mend}"))
         else:
@@ -182,7 +188,7 @@ def _sorted_out(path: Path, kind: str, names: list[str], refused: list[tuple[str
     if not files:
         why = f": {refused[0][0]}: {refused[0][1]}" if refused else ""
         raise InputError(f"no {wanted.noun} file in {path} (looked for {', '.join(wanted.suffixes)}){why}")
-    return Sources(path, kind, tuple(files), tuple(tables), tuple(refused), ignored)
+    return Sources(path, kind, tuple(files), tuple(tables), tuple(refused), ignored, tuple(sidecars))
 
 
 def _walk(folder: Path) -> list[str]:

@@ -67,6 +67,13 @@ def test_archives_that_break_off_lose_only_what_is_after(folder: Path, tmp_path:
         assert (tmp_path / Path(str(taken[name])).name).read_text() == name * 1000
 
 
+def test_texts_beside_the_files_are_set_apart_where_they_are_wanted(folder: Path) -> None:
+    found = find(folder, Wanted("binary", (".bin",), sidecars=(".txt",)))
+    assert found.files == ("other.bin",)
+    assert sorted(found.sidecars) == ["a.TXT", "b.txt", "deep/c.txt"]
+    assert found.ignored == 1
+
+
 @pytest.mark.parametrize("kind", ["tar", "zip"])
 def test_a_full_disk_is_not_taken_for_damage(folder: Path, kind: str, tmp_path: Path) -> None:
     found = find(_packed(folder, kind), TEXTS)
