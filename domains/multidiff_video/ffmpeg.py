@@ -80,8 +80,14 @@ def header(path: Path, name: str) -> Header:
     return Header(height, width, fps, _duration(log), alpha)
 
 
-def packets(path: Path) -> int:
-    """How many coded pictures there are; nothing is decoded."""
+def seconds(path: Path, about: Header) -> float:
+    """How long the pictures last, by their number: sound may go on after them, and a file be cut short."""
+    whole = _packets(path) / about.fps
+    return whole if about.duration is None else min(whole, about.duration)
+
+
+def _packets(path: Path) -> int:
+    """How many coded pictures there are; the file is read to its end, and nothing is decoded."""
     log = _run(["-i", _url(path), "-map", "0:V:0", "-c", "copy", "-f", "null", "-progress", "pipe:2", "-"])
     frames = re.findall(r"^frame=\s*(\d+)\s*$", log, re.MULTILINE)
     return int(frames[-1]) if frames else 0
@@ -217,7 +223,7 @@ def _stream(text: str) -> tuple[int, int, float, bool] | None:
         line = plain
     parts = [part.strip() for part in line.split(",")]
     size = next((m for part in parts if (m := re.match(r"(\d+)x(\d+)(?:\s|$)", part))), None)
-    if size is None or not int(size[1]) * int(size[2]):
+    if size is None or not int(size[1]) * int(size[2]) or parts[1:2] == ["none"]:
         return None
     width, height = int(size[1]), int(size[2])
     aspect = re.search(r"SAR (\d+):(\d+)", line)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from multidiff.errors import InputError
 from multidiff_video import ffmpeg, framing, stills
+from multidiff_video.ffmpeg import Header
 from multidiff_video.framing import Size
 
 SUFFIXES = (
@@ -25,6 +26,8 @@ SUFFIXES = (
     *(".flv", ".3gp", ".ogv", ".mjpeg", ".mjpg", ".mxf", ".vob", ".y4m"),
 )
 """Endings of the files that are taken for videos; see also `stills.SUFFIXES`."""
+LONGEST_STILL = 600.0
+"""Seconds that pictures may be the same one: more is a damaged time stamp, which would be filled with copies."""
 FOLDER_RATE = 10.0
 """Frames a second of folders of frames and of single pictures, where none is asked for: files do not say."""
 RATES = (0.01, 1000.0)
@@ -91,10 +94,7 @@ def probe(source: Source, name: str = "", counted: bool = False) -> Info:
         height, width, count, lasts = stills.about(paths[0], name)
         return Info(width, height, count / lasts if lasts else 0.0, lasts, count)
     about = ffmpeg.header(paths[0], name)
-    seconds = about.duration
-    if counted:
-        whole = ffmpeg.packets(paths[0]) / about.fps
-        seconds = whole if seconds is None else min(seconds, whole)
+    seconds = ffmpeg.seconds(paths[0], about) if counted else about.duration
     frames = None if seconds is None else max(1, round(seconds * about.fps))
     return Info(about.width, about.height, about.fps, seconds, frames)
 
@@ -155,10 +155,12 @@ class Stream:
         crop: "center": the middle of the picture fills the frame; "pad": all of it, on black; "stretch".
         gray: one channel, not three.
         name: what messages call it; the path by default.
+        header: of a video, where it is known; it is read otherwise.
 
     Attributes:
         fps: frames a second.
         notes: what is odd about the file, known once it has been read.
+        still: it is a single picture.
 
     Raises:
         InputError: an option is out of range, or the file is missing, empty, damaged, or holds no picture.
@@ -172,24 +174,26 @@ class Stream:
         crop: str = "center",
         gray: bool = False,
         name: str = "",
+        header: Header | None = None,
     ) -> None:
         self.name, self.paths = _named(source, name)
         self.size, self.crop, self.gray = framing.checked_size(size), crop, gray
         self.notes: dict[str, None] = {}
-        self.header = None
+        self.header, self.still, self._lasts = header, False, 0.0
         own = FOLDER_RATE
         if len(self.paths) == 1 and not stills.is_picture(self.paths[0]):
-            self.header = ffmpeg.header(self.paths[0], self.name)
+            self.header = header or ffmpeg.header(self.paths[0], self.name)
             own = self.header.fps
-        elif len(self.paths) == 1 and fps is None:
-            own = probe(self.paths[0], self.name).fps or FOLDER_RATE
+        elif len(self.paths) == 1:
+            info = probe(self.paths[0], self.name)
+            own, self.still, self._lasts = info.fps or FOLDER_RATE, info.frames == 1, info.duration or 0.0
         self.fps = own if fps is None else float(fps)
         if not RATES[0] <= self.fps <= RATES[1]:
             raise InputError(f"fps {self.fps:g} is out of range; give {RATES[0]:g} to {RATES[1]:g} frames a second")
         if stills.gaps([path.name for path in self.paths]):
             self.notes[GAPS] = None
 
-    def frames(self, start: float = 0.0, count: int | None = None) -> Iterator[NDArray[np.uint8]]:
+    def frames(self, start: float = 0.0, count: int | None = None) -> Generator[NDArray[np.uint8], None, None]:
         """Frames of (H, W, C) from `start` seconds on, to the nearest frame; `count` of them, or to the end.
 
         Raises:
@@ -198,12 +202,21 @@ class Stream:
         if not 0 <= start < math.inf or (count is not None and count < 1):
             raise InputError(f"start {start} s, count {count} are out of range; give 0 or more, and 1 or more")
         first = math.floor(start * self.fps + 0.5)
-        none = True
+        last, same = None, 0
         for frame in self._filmed(first, count) if self.header else self._drawn(first, count):
-            none = False
+            same = same + 1 if last is not None and np.array_equal(last, frame) else 0
+            if same > LONGEST_STILL * self.fps:
+                raise InputError(f"{self.name} stands still for over {LONGEST_STILL / 60:g} minutes; cut that out")
+            last = frame
             yield to_gray(frame) if self.gray else frame
-        if none:
+        if last is None:
             raise InputError(f"{self.name} has no frame at {start:g} s" if first else f"{self.name} holds no picture")
+
+    def seconds(self) -> float:
+        """How long the pictures last; 0 of a single one. A video is read to its end for it, but not decoded."""
+        if self.header:
+            return ffmpeg.seconds(self.paths[0], self.header)
+        return len(self.paths) / self.fps if len(self.paths) > 1 else self._lasts
 
     def _filmed(self, first: int, count: int | None) -> Iterator[NDArray[np.uint8]]:
         assert self.header is not None
@@ -217,13 +230,23 @@ class Stream:
         steps = stills.shown(self.paths[0], self.name, self.notes)
         if len(self.paths) > 1:
             steps = stills.sequence(self.paths, 1 / self.fps, self.notes)
-        last, frame = None, np.zeros(0, np.uint8)
+        last = None
+        frame: NDArray[np.uint8] = np.zeros((0, 0, 0), np.uint8)
         size = self.size
         for image in itertools.islice(stills.sampled(steps, self.fps), first, None if count is None else first + count):
             if image is not last:
                 last, frame = image, stills.fitted(image, framing.fit(image.height, image.width, size, self.crop))
                 size = size or (frame.shape[0], frame.shape[1])  # the first one says, of frames of several sizes
             yield frame
+
+
+def resized(clip: NDArray[np.uint8], size: Size, crop: str = "center") -> NDArray[np.uint8]:
+    """A clip of (F, H, W, C) brought to another size, as a file's frames are; C is 1 or 3."""
+    from PIL import Image
+
+    fit = framing.fit(clip.shape[1], clip.shape[2], size, crop)
+    colour = clip if clip.shape[3] == 3 else np.repeat(clip, 3, 3)
+    return np.stack([stills.fitted(Image.fromarray(frame), fit) for frame in colour])[..., : clip.shape[3]]
 
 
 def to_gray(frame: NDArray[np.uint8]) -> NDArray[np.uint8]:

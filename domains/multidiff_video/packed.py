@@ -39,6 +39,7 @@ class PackedVideos:
         captions: the phrasings of each clip; empty where there is none.
         split: (M,) int8, 0 train, 1 validation, 2 test.
         sources: the file that each clip is from.
+        origin: of a cache, what tells whether it is still up to date.
     """
 
     frames: Clip
@@ -47,6 +48,7 @@ class PackedVideos:
     captions: Sequence[tuple[str, ...]]
     split: NDArray[np.int8]
     sources: Sequence[str]
+    origin: str = ""
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -81,7 +83,7 @@ class PackedVideos:
         Raises:
             InputError: `path` holds anything else, cannot be written, or the disk is full.
         """
-        with writing(path, self.shape, self.fps) as writer:
+        with writing(path, self.shape, self.fps, self.origin) as writer:
             for i in range(len(self)):
                 rows = self.frames[self.offsets[i] : self.offsets[i + 1]]
                 writer.add(rows, self.captions[i], int(self.split[i]), self.sources[i])
@@ -107,6 +109,7 @@ class PackedVideos:
                 captions=[tuple(map(str, phrasings)) for phrasings in about["captions"]],
                 split=np.array(about["split"], np.int8),
                 sources=list(map(str, about["sources"])),
+                origin=str(about.get("origin", "")),
             )
             packed._check()
         except Exception as error:  # json, numpy and the system each have their own
@@ -179,11 +182,13 @@ class Writer:
         file: of the frames.
         shape: (H, W, C) of every frame.
         fps: frames a second.
+        origin: see `PackedVideos`.
     """
 
     file: IO[bytes]
     shape: tuple[int, int, int]
     fps: float
+    origin: str = ""
     offsets: list[int] = field(default_factory=lambda: [0])
     captions: list[tuple[str, ...]] = field(default_factory=list)
     split: list[int] = field(default_factory=list)
@@ -219,7 +224,7 @@ class Writer:
         self.file.write(_header(self.offsets[-1], self.shape))
         self.file.flush()
         os.fsync(self.file.fileno())
-        known = ("fps", "offsets", "split", "sources", "captions")
+        known = ("fps", "origin", "offsets", "split", "sources", "captions")
         with open(about, "w", encoding="utf-8") as file:
             json.dump({"format": _FORMAT} | {name: getattr(self, name) for name in known}, file, ensure_ascii=False)
             file.flush()
@@ -227,19 +232,20 @@ class Writer:
 
 
 @contextlib.contextmanager
-def writing(path: str | Path, shape: tuple[int, int, int], fps: float) -> Iterator[Writer]:
+def writing(path: str | Path, shape: tuple[int, int, int], fps: float, origin: str = "") -> Iterator[Writer]:
     """A writer of the folder `path`, where nothing is changed until the block has ended without an error.
 
     Args:
         path: the folder to be; a packed one is replaced.
         shape: (H, W, C) of every frame.
         fps: frames a second.
+        origin: see `PackedVideos`.
 
     Raises:
         InputError: `path` holds anything else, cannot be written, or the disk is full.
     """
     with atomic_folder(path, NAMES) as folder, open(folder / FRAMES, "w+b") as file:
-        writer = Writer(file, shape, fps)
+        writer = Writer(file, shape, fps, origin)
         file.write(_header(0, shape))
         yield writer
         writer.finish(folder / ABOUT)
