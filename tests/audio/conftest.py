@@ -112,3 +112,41 @@ def sound_file(sound: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> P
     path = tmp_path_factory.mktemp("sounds") / "glide.wav"
     soundfile.write(path, sound.T, RATE, subtype="PCM_16")
     return path
+
+
+@pytest.fixture(scope="session")
+def speech() -> Callable[..., np.ndarray]:
+    """Makes (1, samples) like speech: a buzz with formants that move, in bursts, and a little noise; each seed another
+    voice."""
+
+    def make(seconds: float = 1.0, rate: int = RATE, seed: int = 0) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        t = np.arange(round(seconds * rate)) / rate
+        buzz = np.sign(np.sin(2 * np.pi * (120 + 37 * seed % 110) * t))
+        voice = buzz * (1.1 + np.sin(2 * np.pi * (500 + 161 * seed % 900 + 300 * np.sin(5 * t)) * t))
+        bursts = np.sin(2 * np.pi * 3 * t + 0.1) > -0.3
+        return (0.1 * voice * bursts + 0.001 * rng.standard_normal(len(t))).astype(np.float32)[None]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_clips(speech: Callable[..., np.ndarray]) -> Callable[..., Any]:
+    """Packs short sounds, a class of each attribute a sound, the last `test` of them to test on.
+
+    Those of the same classes have the same voice, which says something else.
+    """
+
+    def make(attributes: dict[str, list[str]], test: int, rate: int = RATE, seconds: float = 0.4) -> Any:
+        from multidiff_audio.clips import PackedClips
+
+        kinds = list(zip(*attributes.values(), strict=True))
+        voices = sorted(set(kinds))
+        starts = [0.013 * i for i in range(len(kinds))]
+        sounds = [
+            speech(start + seconds, rate, 100 + voices.index(kind))[:, round(start * rate) :]
+            for start, kind in zip(starts, kinds, strict=True)
+        ]
+        return PackedClips.pack(sounds, rate, None, attributes, [0] * (len(kinds) - test) + [2] * test)
+
+    return make

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 pytest.importorskip("torchaudio")
 pytest.importorskip("soundfile")
@@ -25,23 +25,16 @@ from multidiff_audio.judge import Judge
 from multidiff_audio.measure import measure
 from multidiff_audio.samples import read_samples
 
-torch.set_num_threads(1)
 RATE = 8000
 PROMPTS = ["seven, spoken by theo", "two by george", "7 by theo", "someone speaks"]
 
 
-def voice(seed: int, seconds: float = 0.4) -> np.ndarray:
-    """A buzz with a formant that moves."""
-    rng = np.random.default_rng(seed)
-    t = np.arange(int(seconds * RATE)) / RATE
-    buzz = np.sign(np.sin(2 * np.pi * rng.uniform(90, 200) * t))
-    sound = buzz * np.sin(2 * np.pi * (rng.uniform(300, 900) + 900 * t) * t) * np.hanning(len(t))
-    return (0.3 * sound).astype(np.float32)[None]
+Speech = Callable[..., np.ndarray]
 
 
 @pytest.fixture(scope="module")
-def sounds() -> list[np.ndarray]:
-    return [voice(i, 0.3 + 0.05 * i) for i in range(4)]
+def sounds(speech: Speech) -> list[np.ndarray]:
+    return [speech(0.3 + 0.05 * i, seed=i) for i in range(4)]
 
 
 @pytest.fixture
@@ -59,11 +52,10 @@ def generated(sounds: list[np.ndarray], tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reference(make_clips: Callable[..., PackedClips], tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("reference") / "real.npz"
     kinds = {"word": ["seven", "two"] * 10, "speaker": ["theo"] * 20}
-    clips = PackedClips.pack([voice(100 + i) for i in range(20)], RATE, None, kinds, [0] * 14 + [2] * 6)
-    clips.save(path)
+    make_clips(kinds, test=6).save(path)
     return path
 
 
@@ -85,26 +77,28 @@ def test_a_generated_folder_is_measured_as_its_arrays(
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
-def test_files_without_run_json_tell_their_prompt_or_are_named_for_it(generated: Path, tmp_path: Path) -> None:
+def test_files_without_run_json_tell_their_prompt_or_are_named_for_it(
+    generated: Path, tmp_path: Path, speech: Speech
+) -> None:
     (generated / "run.json").unlink()
     assert read_samples(generated, progress=False).prompts == PROMPTS
     folder = tmp_path / "named"
     folder.mkdir()
     for name in ("7_theo_0", "2_george_1", "noise"):
-        soundfile.write(folder / f"{name}.wav", voice(0)[0], RATE)
+        soundfile.write(folder / f"{name}.wav", speech(0.4, seed=0)[0], RATE)
     found = evaluate(folder, progress=False)
     assert found["accuracy/word/n"] == found["accuracy/speaker/n"] == 2
 
 
-def test_a_table_of_captions_gives_the_prompts(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.wav", voice(0)[0], RATE)
+def test_a_table_of_captions_gives_the_prompts(tmp_path: Path, speech: Speech) -> None:
+    soundfile.write(tmp_path / "a.wav", speech(0.4, seed=0)[0], RATE)
     (tmp_path / "captions.csv").write_text("file,caption\na.wav,theo says seven\n")
     assert read_samples(tmp_path, progress=False).prompts == ["theo says seven"]
 
 
-def test_other_rates_and_channels_are_brought_together(tmp_path: Path) -> None:
-    soundfile.write(tmp_path / "a.wav", np.repeat(voice(0), 2, 0).T, RATE)
-    soundfile.write(tmp_path / "b.flac", voice(1)[0], 16000)
+def test_other_rates_and_channels_are_brought_together(tmp_path: Path, speech: Speech) -> None:
+    soundfile.write(tmp_path / "a.wav", np.repeat(speech(0.4, seed=0), 2, 0).T, RATE)
+    soundfile.write(tmp_path / "b.flac", speech(0.4, seed=1)[0], 16000)
     samples = read_samples(tmp_path, progress=False)
     assert samples.rate == RATE
     assert [s.shape for s in samples.sounds] == [(1, 3200), (1, 1600)]
@@ -121,10 +115,10 @@ def test_broken_files_are_skipped_and_named(generated: Path) -> None:
     assert "unreadable, skipped: 2" in format_table(found)
 
 
-def test_copies_are_named_by_their_files(reference: Path, tmp_path: Path) -> None:
+def test_copies_are_named_by_their_files(reference: Path, tmp_path: Path, speech: Speech) -> None:
     clips = PackedClips.load(reference)
     for i in range(4):
-        soundfile.write(tmp_path / f"{i}.wav", (clips.sound(2) if i == 3 else voice(i))[0], RATE)
+        soundfile.write(tmp_path / f"{i}.wav", (clips.sound(2) if i == 3 else speech(0.4, seed=i))[0], RATE)
     found = evaluate(tmp_path, reference, progress=False)
     assert ("3.wav", "2") in {(entry["sample"], entry["source"]) for entry in found["copies/named"]}
     assert "3.wav: 2" in format_table(found)
@@ -151,7 +145,7 @@ def test_a_damaged_run_json_is_said(generated: Path, damage: str) -> None:
         evaluate(generated, judge="digits", progress=False)
 
 
-def test_nothing_to_measure_is_said(tmp_path: Path) -> None:
+def test_nothing_to_measure_is_said(tmp_path: Path, speech: Speech) -> None:
     with pytest.raises(InputError, match="no sound file in"):
         evaluate(tmp_path, progress=False)
     broken = tmp_path / "broken"
@@ -162,7 +156,7 @@ def test_nothing_to_measure_is_said(tmp_path: Path) -> None:
         evaluate(broken, progress=False)
     with pytest.raises(InputError, match="no file or folder"):
         evaluate(tmp_path / "nowhere", progress=False)
-    soundfile.write(broken / "c.wav", voice(0)[0], RATE)
+    soundfile.write(broken / "c.wav", speech(0.4, seed=0)[0], RATE)
     with pytest.raises(InputError, match="Give --judge with digits, sounds or a folder"):
         evaluate(broken, progress=False)
 

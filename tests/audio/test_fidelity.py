@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +16,11 @@ from multidiff import domain
 from multidiff.errors import InputError
 from multidiff_audio.clips import PackedClips
 
-
-def speech(seconds: float = 1.0, rate: int = 8000) -> np.ndarray:
-    """Bursts of a buzz with moving formants: enough for what looks for speech."""
-    t = np.arange(int(seconds * rate)) / rate
-    rng = np.random.default_rng(0)
-    buzz = np.sign(np.sin(2 * np.pi * 120 * t)) * (1.1 + np.sin(2 * np.pi * (500 + 300 * np.sin(5 * t)) * t))
-    return (0.1 * buzz * (np.sin(2 * np.pi * 3 * t) > -0.3) + 0.001 * rng.standard_normal(len(t))).astype(np.float32)[
-        None
-    ]
+Speech = Callable[..., np.ndarray]
 
 
 @pytest.mark.parametrize(("rate", "best"), [(8000, 4.5), (16000, 4.6), (22050, 4.6)])
-def test_a_sound_is_like_itself_and_less_like_it_the_more_noise(rate: int, best: float) -> None:
+def test_a_sound_is_like_itself_and_less_like_it_the_more_noise(rate: int, best: float, speech: Speech) -> None:
     pytest.importorskip("pesq")
     pytest.importorskip("pystoi")
     from multidiff_audio.fidelity import fidelity
@@ -43,7 +36,7 @@ def test_a_sound_is_like_itself_and_less_like_it_the_more_noise(rate: int, best:
     assert little.snr - much.snr == pytest.approx(-20 * math.log10(0.03), abs=1e-2)
 
 
-def test_what_cannot_be_judged_is_no_number() -> None:
+def test_what_cannot_be_judged_is_no_number(speech: Speech) -> None:
     pytest.importorskip("pesq")
     pytest.importorskip("pystoi")
     from multidiff_audio.fidelity import fidelity
@@ -55,7 +48,7 @@ def test_what_cannot_be_judged_is_no_number() -> None:
     assert math.isnan(silent.pesq)
 
 
-def test_a_missing_package_is_said_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_said_with_its_extra(monkeypatch: pytest.MonkeyPatch, speech: Speech) -> None:
     from multidiff_audio.fidelity import fidelity
 
     def gone(reference: str) -> None:
@@ -102,7 +95,7 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_clap_hears_and_reads(network: Path) -> None:
+def test_clap_hears_and_reads(network: Path, speech: Speech) -> None:
     """Cosines are of one sound and its own words, whatever goes beside them; real ones are given too."""
     from multidiff_audio.clap import Clap
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +20,6 @@ from multidiff_audio import judge_training
 from multidiff_audio.clips import PackedClips
 from multidiff_audio.judge import FRAMES_AT_ONCE, JUDGES, Judge, JudgeNetwork, names, pad
 from multidiff_audio.sound import resample
-
-torch.set_num_threads(1)
 
 
 def chirp(rate: int, seconds: float, seed: int = 0) -> np.ndarray:
@@ -126,9 +125,8 @@ def test_a_name_that_is_not_there_or_no_judge(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def clips() -> PackedClips:
-    sounds = [chirp(4000, 0.2, i % 3) for i in range(24)]
-    return PackedClips.pack(sounds, 4000, None, {"kind": [str(i % 3) for i in range(24)]}, [0] * 18 + [2] * 6)
+def clips(make_clips: Callable[..., PackedClips]) -> PackedClips:
+    return make_clips({"kind": [str(i % 3) for i in range(24)]}, test=6, rate=4000, seconds=0.2)
 
 
 MEL = {"n_fft": 128, "hop_length": 64, "n_mels": 8}

@@ -21,7 +21,6 @@ from multidiff_audio.judge import Judge, JudgeNetwork
 from multidiff_audio.measure import Figures, measure
 from multidiff_audio.real import Real
 
-torch.set_num_threads(1)
 RATE = 4000
 PITCHES = {"low": 300.0, "middle": 700.0, "high": 1500.0}
 VOICES = {"pure": 0.0, "rich": 0.7}
