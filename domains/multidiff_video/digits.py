@@ -138,7 +138,10 @@ class MovingDigits:
 
     def __post_init__(self) -> None:
         if self.size < 16 or not len(self.glyphs.labels):
-            raise InputError(f"moving digits need a field of 16 pixels or more and some glyphs, not {self.size}")
+            raise InputError(
+                f"moving digits need a field of 16 pixels or more, not {self.size}, and some glyphs, not "
+                f"{len(self.glyphs.labels)}"
+            )
         object.__setattr__(self, "glyphs", self.glyphs.resized(self.size * 7 // 16))
         object.__setattr__(self, "_of", [np.flatnonzero(self.glyphs.labels == digit) for digit in range(10)])
 
@@ -146,12 +149,15 @@ class MovingDigits:
         """A scene, of given digits and motions or of any that are trained on (`held_out` ones are not)."""
         if pairs is None:
             count = 2 if rng.random() < self.two else 1
-            digits = rng.permutation(10)[:count].tolist()
+            digits = rng.permutation(np.unique(self.glyphs.labels))[:count].tolist()
             pairs = [(digit, _motion(digit, rng)) for digit in digits]
         return tuple(self._actor(digit, motion, rng) for digit, motion in pairs)
 
     def _actor(self, digit: int, motion: str, rng: np.random.Generator) -> Actor:
-        glyph = int(rng.choice(self._of[digit]))  # type: ignore[attr-defined]
+        own = self._of[digit]  # type: ignore[attr-defined]
+        if not len(own):
+            raise InputError(f"there is no glyph of the digit {digit}")
+        glyph = int(rng.choice(own))
         speed = rng.uniform(0.072, 0.117) if "then" in motion else rng.uniform(0.025, 0.053)
         travel = speed * rng.uniform(3, min(11, 1 / speed)) if "then" in motion else speed * (FRAMES - 1)
         # What is left of the way to the wall where it turns, or more than what it moves in all.

@@ -238,6 +238,7 @@ class Cutter:
             known[: rng.integers(2, max(3, self.frames // 2 + 1))] = True
         elif chances.first + chances.some <= u < chances.first + chances.some + chances.ends:
             known[-1] = True
+        known[-1] &= not known.all()  # of a window of two or three, one is left to be made
         return known
 
     def _window(self, split: int, row: int, frames: int, rng: np.random.Generator, anywhere: bool) -> Window:

@@ -13,6 +13,11 @@ from multidiff_video.network import peak_bytes
 if TYPE_CHECKING:
     from multidiff_video.pipeline import VideoPipeline
 
+_BYTES_A_PIXEL = 12
+"""The state and its decoded copy in float32, two of uint8, and what lies between."""
+_SHARE = 0.8
+"""Of the free memory that a batch may take."""
+
 
 def refuse_too_much(pipe: VideoPipeline, frames: int, size: tuple[int, int], estimates: int) -> None:
     """Refuse a clip that memory does not suffice for.
@@ -34,10 +39,17 @@ def refuse_too_much(pipe: VideoPipeline, frames: int, size: tuple[int, int], est
 
 
 def needed_bytes(pipe: VideoPipeline, frames: int, size: tuple[int, int], estimates: int) -> int:
-    """About the peak of one clip: a window in the network, and all frames as they wait to be written."""
+    """About the peak of one clip: a window in the network, and all frames while they are made and written."""
     channels = pipe.pixels.channels
-    window = peak_bytes(pipe.network, (min(frames, pipe.window), channels, *size), estimates)
-    return window + 2 * frames * channels * size[0] * size[1]
+    shape = (min(frames, pipe.window), channels, *size)
+    scores = pipe.autocast is not None and pipe.device.type == "cpu"
+    waiting = frames * channels * size[0] * size[1]
+    return peak_bytes(pipe.network, shape, estimates, scores) + _BYTES_A_PIXEL * waiting
+
+
+def fitting(pipe: VideoPipeline, frames: int, size: tuple[int, int], estimates: int) -> int:
+    """How many such clips memory suffices for at a time; at least 1."""
+    return max(1, int(_SHARE * free_bytes(pipe.device) / needed_bytes(pipe, frames, size, estimates)))
 
 
 def free_bytes(device: torch.device) -> int:

@@ -56,7 +56,7 @@ class VideoUNet(nn.Module):
         text_longest: int = 20,
     ) -> None:
         super().__init__()
-        if not widths or patch < 1 or width % (6 * heads):
+        if not widths or patch < 1 or heads < 1 or width % (6 * heads):
             raise InputError(
                 f"a video network needs a patch of 1 or more, not {patch}, one width or more, not {list(widths)}, and "
                 f"a width {width} that is a multiple of six times its heads {heads}"
@@ -189,14 +189,16 @@ def _shuffled(x: Tensor, factor: int) -> Tensor:
     return x.reshape(b, c // factor**2, t, height * factor, width * factor)
 
 
-def peak_bytes(network: VideoUNet, shape: Sequence[int], samples: int) -> int:
-    """About how much memory a forward call of `samples` clips (T, C, H, W) takes beside the weights, in float32."""
+def peak_bytes(network: VideoUNet, shape: Sequence[int], samples: int, scores: bool = False) -> int:
+    """About how much memory a forward call takes beside the weights, in float32; within a factor of two.
+
+    Args:
+        shape: (T, C, H, W) of a clip.
+        samples: clips.
+        scores: whether attention holds its scores, as it does on a CPU in bfloat16 (see `transformer.attend`).
+    """
     frames, channels, height, width = shape
-    places = frames * height * width
-    widest = max(3 * channels, 5 * network.stem.out_channels / network.patch**2)
     rows = frames * math.prod((height // network.multiple, width // network.multiple))
-    return round(
-        4
-        * samples
-        * (places * (widest + 2 * channels) + 12 * rows * network.place.out_features + network.heads * rows**2)
-    )
+    numbers = frames * height * width * (9 * network.stem.out_channels / network.patch**2 + 3 * channels)
+    numbers += 12 * rows * network.place.out_features
+    return round(samples * (4 * numbers + (8 * network.heads * rows**2 if scores else 0)))

@@ -43,6 +43,7 @@ class Pixels:
 
     def decode(self, state: Tensor) -> np.ndarray:
         """(..., C, H, W) -> (..., H, W, C) uint8; what lies beyond black and white is black and white."""
-        brightness = state.float() * self.deviation + self.mean
-        pixels: np.ndarray = (brightness * 255).round().clamp(0, 255).byte().movedim(-3, -1).cpu().numpy()
+        brightness = (state.float() * self.deviation).add_(self.mean)
+        bytes_ = brightness.mul_(255).round_().clamp_(0, 255).byte()  # in place: long clips are large
+        pixels: np.ndarray = bytes_.movedim(-3, -1).cpu().numpy()
         return pixels
