@@ -34,8 +34,8 @@ def representations(rate: int) -> dict[str, Representation]:
         for exponent in (0.3, 0.5, 1.0)
     }
     mel = {
-        f"log-mel 80, {n}/{hop}, Griffin-Lim": LogMel(rate, n_fft=n, hop=hop, mels=80, floor=1e-4)
-        for hop in (n // 4, n // 2)
+        f"log-mel {mels}, {size}/{hop}, Griffin-Lim": LogMel(rate, n_fft=size, hop=hop, mels=mels, floor=1e-4)
+        for mels, size, hop in ((80, n, n // 4), (80, n, n // 2), (64, 2 * n, n // 2))
     }
     return {**stft, **mel}
 

@@ -144,7 +144,8 @@ class AudioPipeline(Pipeline):
             seed: in [0, 2**63); drawn afresh by default, and kept in the recipe.
             indices: sample numbers; sample i of a seed is always the same sound. 0, 1, 2... by default.
             generator: torch generators instead of a seed: one for all, or a list with one a sample.
-            batch_size: sounds at a time; changes the speed and nothing else; halved where memory does not suffice.
+            batch_size: sounds at a time; changes the speed and nothing that is heard; halved where memory does not
+                suffice.
             callback_on_step_end: called as ``(pipe, step, t, kwargs)`` after each step, as in diffusers; kwargs holds
                 "latents" (the state) and "estimate" (of the clean one), and what it returns under "latents" is used.
             output_type: "audio" for an `AudioOutput`, "np" for a list of arrays (channels, samples).
