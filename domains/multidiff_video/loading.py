@@ -81,9 +81,8 @@ class Recorded:
 
     def __init__(self, videos: Any) -> None:
         self.videos, self.fps = videos, float(videos.fps)
-        self.rows = [np.flatnonzero(videos.split == split) for split in range(3)]
-        shape = videos.clip(0, 0, 1).shape[1:]
-        self.shape = (int(shape[0]), int(shape[1]), int(shape[2]))
+        self.rows = [videos.rows(split) for split in range(3)]
+        self.shape = videos.shape
 
     def count(self, split: int) -> int:
         return len(self.rows[split])
