@@ -210,7 +210,10 @@ class Cutter:
     def __call__(self, split: int, rows: list[int], rng: Rng | None) -> Batch:
         """A batch: (states, the space of what is not given, conditions)."""
         if rng is None:
-            made = [self._window(split, row, self.frames, np.random.default_rng(fold(row)), False) for row in rows]
+            draws = [np.random.default_rng(fold(row)) for row in rows]
+            made = [
+                self.videos.window(split, row, self.frames, own, False) for row, own in zip(rows, draws, strict=True)
+            ]
             return self._batch(made, np.zeros((len(rows), self.frames), bool))
         seeds = (rng.uniform(len(rows) + 1).numpy() * 2**53).astype(np.int64)
         draws = [np.random.default_rng(seed) for seed in seeds[1:]]
