@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
+from pathlib import Path
 
-from multidiff.cli.options import add_prompts, existing_file, one_of, whole
+from multidiff.cli.options import NotInFile, add_prompts, one_of, whole
 from multidiff_video.request import COLUMNS
 
 FORMATS = ("mp4", "gif", "webp", "png")
@@ -31,11 +32,12 @@ def generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = (parser.epilog or "") + "\n" + EXAMPLES
     add_prompts(parser, COLUMNS)
     add = parser.add_argument
-    add("--frames", type=whole(1), metavar="N", help="of each clip (default: the checkpoint's); 1 makes a picture")
+    add("--frames", type=whole(1), action=NotInFile, metavar="N",
+        help="of each clip (default: the checkpoint's); 1 makes a picture")  # fmt: skip
     add("--fps", type=rate, metavar="R", help="frames a second of the files (default: the checkpoint's)")
     add("--size", type=size, metavar="N|HxW", help="pixels that are generated (default: the checkpoint's)")
-    add("--init", type=existing_file, metavar="FILE",
-        help="a picture to begin with, or a clip whose last frames are continued")  # fmt: skip
+    add("--init", type=existing, metavar="FILE",
+        help="a picture to begin with, or a clip, or a folder of frames, whose last ones are continued")  # fmt: skip
     add("--keyframe", dest="keyframes", type=keyframe, action="append", metavar="FILE@INDEX",
         help="a picture that is frame INDEX, from 0, or -1 for the last; the rest is made; repeatable")  # fmt: skip
     add("--context", type=whole(1), metavar="N",
@@ -47,6 +49,13 @@ def generate_arguments(parser: argparse.ArgumentParser) -> None:
         help="files N times larger than what is generated (default: 256 pixels or more; png as generated)")  # fmt: skip
     add("--preview-every", type=whole(1), metavar="N",
         help="show what is being made in preview.png, every N steps")  # fmt: skip
+
+
+def existing(text: str) -> str:
+    """A type for argparse: the path of a file, or of a folder of frames, that is there."""
+    if not Path(text).exists():
+        raise argparse.ArgumentTypeError(f"no file {text}")
+    return text
 
 
 def rate(text: str) -> float:
@@ -80,4 +89,4 @@ def keyframe(text: str) -> tuple[str, int]:
         at = ""
     if not (at and path):
         raise argparse.ArgumentTypeError(f"must be FILE@INDEX, such as a.png@15, not {text[:80]!r}")
-    return existing_file(path), index
+    return existing(path), index

@@ -129,6 +129,54 @@ def test_parts_with_schedules_and_weightings_of_their_own() -> None:
     assert torch.allclose(total, losses["a"] + 3 * losses["b"])
 
 
+def rows_and_times() -> tuple[Tensor, Tensor]:
+    """Four states of three rows, and a time for each row."""
+    generator = torch.Generator().manual_seed(0)
+    x0 = torch.randn(4, 3, 2, 5, dtype=torch.float64, generator=generator)
+    return x0, torch.rand(4, 3, dtype=torch.float64, generator=generator) * 0.9 + 0.05
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: type(s).__name__)
+def test_rows_with_times_of_their_own_are_diffused_each_by_its_time(schedule: NoiseSchedule) -> None:
+    x0, t = rows_and_times()
+    process = Process(schedule)
+    noisy, eps = process.diffuse(x0, t, Rng.batch(1))
+    for i in range(4):
+        for n in range(3):
+            expected = schedule.alpha(t[i, n]) * x0[i, n] + schedule.sigma(t[i, n]) * eps[i, n]
+            assert torch.allclose(noisy[i, n], expected, rtol=1e-12)
+    alike, same_eps = process.diffuse(x0, t[:, :1].expand(-1, 3), Rng.batch(1))
+    assert torch.equal(eps, same_eps)
+    assert torch.equal(alike, process.diffuse(x0, t[:, 0], Rng.batch(1))[0])
+
+
+class EachRow(nn.Module):
+    """Looks at one row at a time, and at its noise level; keeps the levels that it is told."""
+
+    def forward(self, x: Tensor, log_snr: Tensor, cond: Any, space: Any, previous: Any) -> Tensor:
+        self.told = log_snr
+        level = log_snr.double().reshape(*log_snr.shape, *(1,) * (x.dim() - log_snr.dim()))
+        return torch.tanh(x + level)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("weighting", WEIGHTINGS)
+def test_rows_with_times_of_their_own_are_weighed_each_by_its_time(kind: str, weighting: str) -> None:
+    """The loss is the mean of what the rows would have as states of their own."""
+    x0, t = rows_and_times()
+    network = EachRow()
+    denoiser = NetworkDenoiser(network, Process(Cosine()), Prediction(kind))
+    objective = Objective(make(weighting), self_conditioning=0.0)
+    losses, _ = objective(denoiser, x0, Rng.batch(2), t=t)
+    assert torch.allclose(network.told.double(), Cosine().log_snr(t), rtol=1e-6)
+    apart, _ = objective(denoiser, x0.flatten(0, 1), Rng.batch(2), t=t.flatten())  # draws the same noise
+    assert losses.shape == (4,)
+    assert torch.allclose(losses, apart.view(4, 3).mean(1), rtol=1e-5)
+    noisy, _ = denoiser.process.diffuse(x0, t, Rng.batch(2))
+    estimate = denoiser(noisy.flatten(0, 1), t.flatten()).view_as(x0)
+    assert torch.allclose(denoiser(noisy, t), estimate, rtol=1e-12)
+
+
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_share_of_steps_with_self_conditioning(share: float) -> None:
     seen = []
