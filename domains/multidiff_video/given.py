@@ -154,7 +154,7 @@ def _fitted(clip: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The middle of each frame, smoothly, at another size."""
     from PIL import Image
 
-    fit = framing.fit(*clip.shape[1:3], size)
+    fit = framing.fit(clip.shape[1], clip.shape[2], size)
     colours = np.repeat(clip, 3 // clip.shape[3], 3)
     return np.stack([stills.fitted(Image.fromarray(frame), fit) for frame in colours])[..., : clip.shape[3]]
 

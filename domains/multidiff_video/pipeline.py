@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from multidiff_video.generated import FILES, VideoOutput, restore, store
 from multidiff_video.given import Source
 from multidiff_video.job import Job, default_context, frames_of, make_job
 from multidiff_video.memory import fitting
+from multidiff_video.network import VideoUNet
 from multidiff_video.output import PATTERNS
 from multidiff_video.pixels import Pixels
 
@@ -51,8 +52,8 @@ class VideoPipeline(Pipeline):
         self.pixels, self.vocabulary = pixels, vocabulary
         self.window: int = config["frames"]
         self.fps = float(config["fps"])
-        self.network: Any = denoiser.network
-        self.multiple: int = self.network.multiple
+        self.network = cast(VideoUNet, denoiser.network)
+        self.multiple = self.network.multiple
 
     @classmethod
     def from_checkpoint(

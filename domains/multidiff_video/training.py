@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from multidiff.train.objective import Objective
 from multidiff_video import domain
 from multidiff_video.generated import VideoOutput
 from multidiff_video.loading import Chances, VideoData, Videos
+from multidiff_video.network import VideoUNet
 from multidiff_video.pipeline import VideoPipeline
 from multidiff_video.pixels import Pixels
 
@@ -52,7 +53,8 @@ class VideoModule(DiffusionModule):
             guidance_scale.
         text_longest: words that a prompt can have.
         text: share of the samples that are given their prompt; the others teach what guidance moves away from.
-        first, some, ends: share of the clips of which the first frame, the first few, the first and last are given.
+        first, some, ends: share of the clips of which the first frame, the first few, or the first and last (for half
+            of them two or three anywhere) are given.
         pictures: share of the steps that are taken on single frames, eight for each clip.
         forcing: share of the clips each of whose frames has a noise level of its own (Chen et al. 2024, "Diffusion
             Forcing").
@@ -116,7 +118,7 @@ class VideoModule(DiffusionModule):
         self.fps, self.frames = videos.fps, frames
         self.pixels = measured(videos, frames)
         self.denoiser = self._denoiser()
-        multiple = self.denoiser.network.multiple
+        multiple = cast(VideoUNet, self.denoiser.network).multiple
         height, width, _ = videos.shape
         if height % multiple or width % multiple:
             raise InputError(
