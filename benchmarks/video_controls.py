@@ -89,7 +89,7 @@ def controls(real: RealDigits, asked: list[Asked]) -> dict[str, list[Clip]]:
         "copies of training digits": copied,
         "copies, darker, with noise": [noisy((clip * 0.7).astype(np.uint8), 8, rng) for clip in copied],
         "one hand writes all": drawn(Glyphs(real.test.images[firsts], real.test.labels[firsts])),
-        "wrong text": clips[9:] + clips[:9],
+        "wrong text": clips[44:] + clips[:44],  # other digits with other motions, one or two as asked
         "frames shuffled": each(lambda c: c[rng.permutation(len(c))]),
         "played backwards": each(lambda c: c[::-1]),
         "first frame only": each(lambda c: np.repeat(c[:1], len(c), 0)),

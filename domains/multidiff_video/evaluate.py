@@ -105,7 +105,7 @@ def format_table(figures: Figures) -> str:
 
 def _rows(figures: Figures, names: Sequence[str]) -> list[str]:
     parts = ("", "real", "of_real")
-    rows = [("", "value", "real clips", "of real", "n")]
+    rows: list[tuple[str, ...]] = [("", "value", "real clips", "of real", "n")]
     rows += [(name, *(_cell(figures, name, part) for part in parts), str(figures[f"{name}/n"])) for name in names]
     widths = [max(len(row[i]) for row in rows) for i in range(5)]
     return [

@@ -56,7 +56,8 @@ def features(network: torch.jit.ScriptModule, clips: Clips, progress: bool = Tru
     short = min((len(clip) for clip in clips), default=FEWEST)
     if short < FEWEST:
         raise InputError(f"I3D needs clips of {FEWEST} frames or more, not of {short}")
-    names = {argument.name for argument in network.forward.schema.arguments}
+    forward: Any = network.forward
+    names = {argument.name for argument in forward.schema.arguments}
     own = dict.fromkeys(_RESIZES, True) if names.issuperset(_RESIZES) else {}
     rows = []
     with torch.inference_mode():

@@ -26,7 +26,7 @@ from multidiff_video.digits import FRAMES, MOTIONS
 JUDGES = Path(__file__).parent / "judges"
 COMPONENTS = {"JudgeNetwork": "multidiff_video.judge:JudgeNetwork"}
 SIZE = 64  # pixels of the square in which every frame is looked at
-FRAMES_AT_ONCE = 64  # what stays in the processor's cache; 512 at a time take longer
+FRAMES_AT_ONCE = 64  # what fits in a processor's cache; 512 at a time take twice as long
 
 Array = NDArray[np.float64]
 Clips = Sequence[NDArray[np.uint8]]

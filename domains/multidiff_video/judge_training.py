@@ -77,7 +77,8 @@ def _fit_frames(
     """Which digits are in a frame, and where: AdamW under one cycle of the rate, every frame drawn anew."""
     optimizer = torch.optim.AdamW(network.parameters(), lr=recipe.lr, weight_decay=0.02)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=recipe.steps, pct_start=0.15)
-    network.train().to(memory_format=torch.channels_last)
+    network.train()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for _ in tqdm(range(recipe.steps), "frames", unit="step", disable=None if progress else True):
         scenes = [random_scene(digits, rng) for _ in range(recipe.batch)]
         times = rng.integers(0, FRAMES, recipe.batch).tolist()
@@ -233,8 +234,9 @@ def accuracy(judge: Judge, digits: MovingDigits, count: int = 2000, seed: int = 
             seen = judge.look([digits.render(digits.scene(rng, p)) for p in part])
             for i, wanted in enumerate(part):
                 found, wanted = seen.named(i, many), sorted(wanted)
-                each = [({d for d, _ in wanted} == set(np.argsort(-p)[:many].tolist())) for p in seen.frames[i]]
-                right.append(([d for d, _ in found] == [d for d, _ in wanted], found == wanted, np.mean(each)))
+                known = [d for d, _ in wanted]
+                each = np.mean([sorted(np.argsort(-p)[:many].tolist()) == known for p in seen.frames[i]])
+                right.append([float([d for d, _ in found] == known), float(found == wanted), float(each)])
         digit, both, frame = np.mean(right, 0).tolist()
         scores |= {f"{name}/digits": digit, f"{name}/digits and motions": both, f"{name}/digits in a frame": frame}
     return scores

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -68,10 +68,10 @@ def measure(
     mine = _Look.at([c for c in clips if len(c)], judge, progress)
     kept = [pairs for pairs, ok in zip(wanted, there, strict=True) if ok]
     shapes = [clip.shape for clip in clips if len(clip)]
-    theirs = [
-        [_Look.at(reference.draw(kept, shapes, half, seed + draw), judge, progress) for half in (0, 1)]
-        for draw in range(DRAWS if reference is not None and len(mine.clips) else 0)
-    ]
+    theirs = []
+    if reference is not None and mine.clips:
+        for draw in range(seed, seed + DRAWS):
+            theirs.append([_Look.at(reference.draw(kept, shapes, i, draw), judge, progress) for i in (0, 1)])
     real = theirs[0][0] if theirs else None
     matched = real if real is not None and len(real.clips) == len(kept) else None
     kinds = [repr(pairs) if pairs else prompt for pairs, prompt, ok in zip(wanted, prompts, there, strict=True) if ok]
@@ -116,10 +116,6 @@ def _accuracy(
     mine: _Look, there: NDArray[np.bool_], wanted: Sequence[Asked], real: _Look | None, kept: Sequence[Asked]
 ) -> Figures:
     figures: Figures = {}
-    groups: dict[str, Callable[[Asked], bool]] = {
-        name: lambda pairs, count=count: bool(pairs) and len(pairs) == count for count, name in _COUNTS.items()
-    }
-    groups["held out"] = lambda pairs: bool(pairs) and len(pairs) == 1 and held_out(*pairs[0])
     windows: dict[str, tuple[int | None, int | None]] = {"": (None, None)}
     if min((len(clip) for clip in mine.clips), default=0) >= 2 * FRAMES:
         windows |= {"first/": (None, FRAMES), "last/": (-FRAMES, None)}
@@ -129,8 +125,8 @@ def _accuracy(
             own, other = mine.window(start, end), None if real is None else real.window(start, end)
         found = _spread(verdicts(own.clips, own.seen, kept), there, wanted)
         beside = None if other is None else verdicts(other.clips, other.seen, kept)
-        for group, fits in groups.items():
-            rows, real_rows = (np.array([fits(pairs) for pairs in many], bool) for many in (wanted, kept))
+        for group in (*_COUNTS.values(), "held out"):
+            rows, real_rows = (np.array([group in _groups(pairs) for pairs in many], bool) for many in (wanted, kept))
             for name in _WINDOWED if window else _TOLD:
                 values = found[name][rows]
                 known = ~np.isnan(values)
@@ -140,6 +136,14 @@ def _accuracy(
     return figures
 
 
+def _groups(pairs: Asked) -> tuple[str, ...]:
+    """Which figures of accuracy a clip that asks for `pairs` belongs to."""
+    if not pairs:
+        return ()
+    alone = len(pairs) == 1 and held_out(*pairs[0])
+    return (_COUNTS.get(len(pairs), ""), "held out" if alone else "")
+
+
 def _spread(found: dict[str, Array], there: NDArray[np.bool_], wanted: Sequence[Asked]) -> dict[str, Array]:
     """Verdicts of the clips that are there among those of all: the others are wrong in all that is told of the rest."""
     whole = {}
@@ -147,8 +151,9 @@ def _spread(found: dict[str, Array], there: NDArray[np.bool_], wanted: Sequence[
         whole[name] = np.full(len(there), np.nan)
         whole[name][there] = values
         one = name in ("axis", "direction")
-        missing = [i for i in np.flatnonzero(~there) if wanted[i] and (len(wanted[i] or ()) == 1 or not one)]
-        whole[name][missing] = 0.0
+        for i in np.flatnonzero(~there).tolist():
+            if len(wanted[i] or ()) == 1 or (wanted[i] and not one):
+                whole[name][i] = 0.0
     return whole
 
 
