@@ -106,7 +106,7 @@ class Chances:
 
     Attributes:
         text: the prompt.
-        first, some, ends: the first frame; the first few, up to half; the first and the last.
+        first, some, ends: the first frame; the first few, up to half; the first and the last, or two or three anywhere.
         pictures: share of the batches that are single frames.
     """
 
@@ -240,6 +240,9 @@ class Cutter:
             known[: rng.integers(2, max(3, self.frames // 2 + 1))] = True
         elif chances.first + chances.some <= u < chances.first + chances.some + chances.ends:
             known[-1] = True
+            if rng.random() < 0.5:
+                known[:] = False
+                known[rng.choice(self.frames, min(self.frames - 1, int(rng.integers(2, 4))), replace=False)] = True
         known[-1] &= not known.all()  # of a window of two or three, one is left to be made
         return known
 
