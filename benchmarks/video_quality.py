@@ -67,7 +67,7 @@ def main() -> None:
     """Generate, measure, print a Markdown table."""
     args = arguments()
     torch.set_num_threads(args.threads)
-    pipe = multidiff.load(args.checkpoint).to(args.device)
+    pipe = multidiff.load(args.checkpoint).to(args.device, getattr(torch, args.dtype))
     real, judge = load(args.reference), Judge.load(args.judge)
     advised = pipe.config["recommended"]
     asked = combinations(args.num_samples, args.two)
@@ -138,6 +138,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16"), default="float32", help="that the network computes in"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="all figures, for the card")
     return parser.parse_args()
