@@ -5,9 +5,10 @@ STAMP  := .venv/.installed
 
 .PHONY: demo test test-slow lint format types ci clean
 
-demo: $(STAMP)  ## generate 16 molecules and four spoken digits with the checkpoints that ship
+demo: $(STAMP)  ## generate molecules, spoken digits and clips with the checkpoints that ship
 	$(BIN)/multidiff generate molecules --num-samples 16 --seed 0 --out out/demo
 	$(BIN)/multidiff generate audio "seven, spoken by theo" --num-samples 4 --seed 0 --out out/demo-audio
+	$(BIN)/multidiff generate video "a 3 moving left and a 7 bouncing up and down" --num-samples 4 --seed 0 --out out/demo-video
 
 test: $(STAMP)  ## the default tests
 	$(BIN)/python -m pytest -q -n 2

@@ -35,7 +35,8 @@ class VideoUNet(nn.Module):
         text_size: of the vocabulary.
         patch: pixels on a side of a square.
         widths: channels of the convolutions at each resolution.
-        depths: blocks of two convolutions at each resolution, on the way down and again on the way up.
+        depths: blocks of two convolutions at each resolution, on the way down and again on the way up; one each by
+            default.
         width, layers, heads: of the transformer.
         text_width, text_layers, text_longest: of the text encoder.
 
@@ -49,7 +50,7 @@ class VideoUNet(nn.Module):
         text_size: int,
         patch: int = 4,
         widths: Sequence[int] = (32, 64),
-        depths: Sequence[int] = (1, 2),
+        depths: Sequence[int] | None = None,
         width: int = 192,
         layers: int = 4,
         heads: int = 4,
@@ -63,6 +64,7 @@ class VideoUNet(nn.Module):
                 f"a video network needs a patch of 1 or more, not {patch}, one width or more, not {list(widths)}, and "
                 f"a width {width} that is a multiple of six times its heads {heads}"
             )
+        depths = [1] * len(widths) if depths is None else depths
         if len(depths) != len(widths) or min(depths) < 1:
             raise InputError(f"a video network needs a depth of 1 or more for each width, not {list(depths)}")
         self.patch, self.heads = patch, heads
