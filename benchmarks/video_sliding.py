@@ -56,7 +56,7 @@ def main() -> None:
     """Generate, measure, print two tables."""
     args = arguments()
     torch.set_num_threads(args.threads)
-    pipe: Any = multidiff.load(args.checkpoint).to(args.device)
+    pipe: Any = multidiff.load(args.checkpoint).to(args.device, getattr(torch, args.dtype))
     judge, asked = Judge.load(args.judge), combinations(args.num_samples, args.two)
     window = pipe.window
     real = real_clips(args.reference, asked, args.frames, (pipe.pixels.height, pipe.pixels.width))
@@ -209,6 +209,7 @@ def arguments() -> argparse.Namespace:
     add("--seed", type=int, default=0)
     add("--batch-size", type=int)
     add("--device", default="cpu")
+    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="that the network computes in")
     add("--threads", type=int, default=2)
     add("--json", type=Path, help="all figures")
     return parser.parse_args()
