@@ -1,6 +1,6 @@
 """What does a call, and a training step, of the sound network cost beside diffusers' UNet2DConditionModel?
 
-Both have about the same number of weights and see the same input: the rows of the default representation as a picture
+Both have about the same number of weights and see the same input: the rows of the recipe's representation as a picture
 of channels x bands x rows, and as many text vectors. Rounds alternate between the two; medians are printed, and ours
 over theirs as a ratio.
 
@@ -24,7 +24,7 @@ from multidiff_audio.network import SpectrogramUNet
 # rows, channels, bands, layers and number of words of the recipes that ship, and a peer's widths of the same size
 RECIPES = {
     "digits": {"rows": 16, "channels": 8, "bands": 64, "layers": 6, "fold_time": 2, "peer": (56, 104, 168)},
-    "sounds": {"rows": 80, "channels": 32, "bands": 64, "layers": 5, "fold_time": 4, "peer": (64, 96, 160)},
+    "sounds": {"rows": 80, "channels": 8, "bands": 32, "layers": 6, "fold_time": 4, "peer": (64, 96, 160)},
 }
 WORDS, TEXT = 16, 128
 

@@ -134,7 +134,7 @@ class MovingDigits:
 
     glyphs: Glyphs
     size: int = 64
-    two: float = 0.45
+    two: float = 0.25
 
     def __post_init__(self) -> None:
         if self.size < 16 or not len(self.glyphs.labels):
