@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,14 +14,9 @@ from torch.nn import functional as F
 from multidiff import checkpoint
 from multidiff.captions import TRAIN
 from multidiff.conditioning.text import Vocabulary
-from multidiff.denoiser import NetworkDenoiser
 from multidiff.errors import InputError
-from multidiff.lightning.callbacks import run_folder
-from multidiff.lightning.exporting import averaged
-from multidiff.lightning.module import Batch, DiffusionModule
-from multidiff.prediction import Prediction
-from multidiff.process import Process
-from multidiff.schedule import SCHEDULES
+from multidiff.lightning.module import Batch
+from multidiff.lightning.prompted import RECOMMENDED, PromptedModule
 from multidiff.train import times as densities
 from multidiff.train import weighting as weightings
 from multidiff.train.ema import EMA
@@ -33,7 +26,6 @@ from multidiff_audio.clips import PackedClips
 from multidiff_audio.generated import AudioOutput
 from multidiff_audio.layers import DURATIONS
 from multidiff_audio.loading import AudioData, Chances
-from multidiff_audio.pipeline import AudioPipeline
 from multidiff_audio.representation import REPRESENTATIONS, ComplexSTFT, LogMel, Representation
 
 __all__ = ["AudioData", "AudioModule"]
@@ -45,7 +37,7 @@ _MEASURED = 512
 """Sounds that the deviation of the data is measured on."""
 
 
-class AudioModule(DiffusionModule):
+class AudioModule(PromptedModule):
     """A network over spectrograms, its process and its loss.
 
     The rate, the channels, the words and the classes are those of the data set, and the network is built for them when
@@ -70,6 +62,9 @@ class AudioModule(DiffusionModule):
         weighting: of the error: edm, min-snr, sigmoid or uniform.
         learning_rate, warmup_steps, decay_fraction, weight_decay, ema_decay, seed: see `DiffusionModule`.
     """
+
+    domain = domain
+    noun = "sounds"
 
     def __init__(
         self,
@@ -106,7 +101,7 @@ class AudioModule(DiffusionModule):
             self.schedule_spec = {"class": "Shifted", "schedule": {"class": "Cosine"}, "shift": shift}
         objective = Objective(weighting=weightings.make(weighting), times=densities.make(times), self_conditioning=0.0)
         super().__init__(
-            self._denoiser(),
+            self.built(),
             objective,
             learning_rate,
             warmup_steps,
@@ -118,7 +113,6 @@ class AudioModule(DiffusionModule):
         self.chances = Chances(drop, 1 - drop_text, tell_classes, tell_curves, crop)
         self.recommended = {**RECOMMENDED, **(recommended or {})}
         self.durations_weight = durations_weight
-        self.made: list[AudioOutput] = []
         self.save_hyperparameters()
 
     def learn_about(self, clips: PackedClips, max_seconds: float) -> None:
@@ -136,16 +130,10 @@ class AudioModule(DiffusionModule):
         self.representation = measured(
             replace(self.representation, rate=clips.rate, channels=clips.channels), clips, train
         )
-        self.denoiser = self._denoiser()
+        self.denoiser = self.built()
         self.ema = EMA(self.denoiser.network, self.ema.decay)
 
-    def _denoiser(self) -> NetworkDenoiser:
-        network = checkpoint.build(self._network(), domain.components, "model", "network")
-        schedules = {entry.factory.__name__: entry.factory for entry in SCHEDULES.values()}
-        schedule = checkpoint.build(self.schedule_spec, schedules, "model", "shift")
-        return NetworkDenoiser(network, Process(schedule), Prediction("v"))
-
-    def _network(self) -> dict[str, Any]:
+    def network_config(self) -> dict[str, Any]:
         """The network as config.json spells it."""
         channels, bands = self.representation.shape
         return {
@@ -181,7 +169,7 @@ class AudioModule(DiffusionModule):
         representation = {"class": type(self.representation).__name__, **asdict(self.representation)}
         return {
             "domain": "audio",
-            "network": self._network(),
+            "network": self.network_config(),
             "schedule": self.schedule_spec,
             "prediction": "v",
             "representation": representation,
@@ -191,54 +179,18 @@ class AudioModule(DiffusionModule):
             "recommended": dict(self.recommended),
         }
 
-    def pipeline(self) -> AudioPipeline:
-        """A pipeline of the averaged weights as they are now."""
-        pipe = AudioPipeline.from_checkpoint(self.export_config(), averaged(self.state_dict()))
-        return pipe.to(self.device)
-
     def picture(self, count: int) -> bytes | None:
         """Spectrograms of `count` samples, their prompts taken from the data set in turn."""
         from multidiff_audio.render import spectrograms_png
 
-        made = self.pipeline()(self._prompts(count), seed=self.seed)
+        made = self.pipeline()(self.prompts(count), seed=self.seed)
         assert isinstance(made, AudioOutput)
         return spectrograms_png(made.audios, made.sampling_rate, made.prompts)
 
-    def _prompts(self, count: int) -> list[str]:
+    def prompts(self, count: int) -> list[str]:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         known = data.clips.phrasings() or [""]
         return [known[i * len(known) // count] for i in range(count)]
-
-    def predict_step(self, batch: list[int], batch_idx: int) -> None:
-        """Sounds with the sample numbers in `batch`; written when all are made."""
-        prompts = self._prompts(self.trainer.datamodule.num_samples)  # type: ignore[attr-defined]
-        made = self.pipeline()(prompts, num_samples=len(batch), indices=batch, seed=self.seed)
-        assert isinstance(made, AudioOutput)
-        self.made.append(made)
-
-    def on_predict_end(self) -> None:
-        """Write them as `multidiff generate audio` would."""
-        first = self.made[0]
-        joined = replace(
-            first,
-            audios=[audio for made in self.made for audio in made.audios],
-            prompts=[prompt for made in self.made for prompt in made.prompts],
-            indices=[index for made in self.made for index in made.indices],
-            failed={sample: step for made in self.made for sample, step in made.failed.items()},
-        )
-        folder = Path(run_folder(self.trainer)) / "predictions"
-        joined.save(folder)
-        print(f"{len(joined)} sounds are in {folder}")
-
-
-RECOMMENDED: Mapping[str, Any] = {
-    "solver": "unipc2",
-    "grid": "uniform",
-    "num_inference_steps": 25,
-    "steps_range": [5, 100],
-    "guidance_scale": 3.0,
-    "guidance_range": [1.0, 8.0],
-}
 
 
 def measured(representation: Representation, clips: PackedClips, rows: np.ndarray) -> Representation:

@@ -49,14 +49,15 @@ class Procedural:
     Args:
         glyphs: of each split.
         size: pixels.
+        two: share of the scenes with two digits.
     """
 
     fps = 10.0
     counts = (50_000, 64, 512)
     """Scenes that stand for an epoch of each split."""
 
-    def __init__(self, glyphs: Sequence[digits.Glyphs], size: int) -> None:
-        self.splits = [digits.MovingDigits(own, size) for own in glyphs]
+    def __init__(self, glyphs: Sequence[digits.Glyphs], size: int, two: float = 0.25) -> None:
+        self.splits = [digits.MovingDigits(own, size, two) for own in glyphs]
         self.shape = (size, size, 1)
 
     def count(self, split: int) -> int:
@@ -128,6 +129,7 @@ class VideoData(BucketedData):
         size: pixels of the moving digits' field, and of the frames of a folder of videos.
         fps: frames a second that a folder of videos is brought to; by default as they are.
         gray: whether the frames of a folder of videos are made gray.
+        two_digits: share of the scenes of moving digits that have two.
         cache: a folder that the decoded frames of a folder of videos are kept in; by default they are decoded anew.
         seed: of the order of the batches, the windows and the phrasings.
         num_samples: clips that `predict` makes.
@@ -141,6 +143,7 @@ class VideoData(BucketedData):
         size: int = 64,
         fps: float | None = None,
         gray: bool = False,
+        two_digits: float = 0.25,
         cache: str | None = None,
         seed: int = 0,
         num_samples: int = 8,
@@ -148,7 +151,10 @@ class VideoData(BucketedData):
         super().__init__(path, batch_size, seed, num_samples)
         if frames < 1 or size < 1:
             raise InputError(f"data.frames {frames} and data.size {size} are not allowed: 1 or more")
+        if not 0 <= two_digits <= 1:
+            raise InputError(f"data.two_digits {two_digits} is not allowed: a share, from 0 to 1")
         self.frames, self.size, self.fps, self.gray, self.cache = frames, size, fps, gray, cache
+        self.two_digits = two_digits
         self.videos: Videos | None = None
         self.present: list[int] = []
 
@@ -177,9 +183,10 @@ class VideoData(BucketedData):
 
     def _open(self) -> Videos:
         if str(self.path) == "drawn":
-            return Procedural([digits.drawn_glyphs()] * 3, self.size)
+            return Procedural([digits.drawn_glyphs()] * 3, self.size, self.two_digits)
         if self.path.suffix == ".npz":
-            return Procedural([digits.mnist_glyphs(self.path, s) for s in ("train", "validation", "test")], self.size)
+            glyphs = [digits.mnist_glyphs(self.path, split) for split in ("train", "validation", "test")]
+            return Procedural(glyphs, self.size, self.two_digits)
         from multidiff_video.sources import open_videos
 
         return Recorded(open_videos(self.path, fps=self.fps, size=self.size, gray=self.gray, cache=self.cache))

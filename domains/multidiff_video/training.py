@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from multidiff import checkpoint
 from multidiff.conditioning.text import Vocabulary
-from multidiff.denoiser import NetworkDenoiser
 from multidiff.errors import InputError
-from multidiff.lightning.callbacks import run_folder
 from multidiff.lightning.data import TRAIN
-from multidiff.lightning.exporting import averaged
-from multidiff.lightning.module import DiffusionModule
-from multidiff.prediction import Prediction
-from multidiff.process import Process
+from multidiff.lightning.prompted import RECOMMENDED, PromptedModule
 from multidiff.random import Rng
-from multidiff.schedule import SCHEDULES
 from multidiff.train import times as densities
 from multidiff.train import weighting as weightings
 from multidiff.train.ema import EMA
@@ -32,7 +23,6 @@ from multidiff_video import domain
 from multidiff_video.generated import VideoOutput
 from multidiff_video.loading import Chances, VideoData, Videos
 from multidiff_video.network import VideoUNet
-from multidiff_video.pipeline import VideoPipeline
 from multidiff_video.pixels import Pixels
 
 __all__ = ["VideoData", "VideoModule"]
@@ -41,7 +31,7 @@ _MEASURED = 256
 """Clips that the mean and deviation of brightness are measured on."""
 
 
-class VideoModule(DiffusionModule):
+class VideoModule(PromptedModule):
     """A network over clips, its process and its loss.
 
     The size of the frames and the words are those of the data, and the network is built for them when the data has
@@ -64,6 +54,9 @@ class VideoModule(DiffusionModule):
         weighting: of the error: edm, min-snr, sigmoid or uniform.
         learning_rate, warmup_steps, decay_fraction, weight_decay, ema_decay, seed: see `DiffusionModule`.
     """
+
+    domain = domain
+    noun = "clips"
 
     def __init__(
         self,
@@ -97,7 +90,7 @@ class VideoModule(DiffusionModule):
         self.schedule_spec = {"class": "Shifted", "schedule": {"class": "Cosine"}, "shift": shift}
         objective = Objective(weighting=weightings.make(weighting), times=densities.make(times), self_conditioning=0.0)
         super().__init__(
-            self._denoiser(),
+            self.built(),
             objective,
             learning_rate,
             warmup_steps,
@@ -109,7 +102,6 @@ class VideoModule(DiffusionModule):
         self.chances = Chances(text, first, some, ends, pictures)
         self.forcing = forcing
         self.recommended = {**RECOMMENDED, **(recommended or {})}
-        self.made: list[VideoOutput] = []
         self.save_hyperparameters()
 
     def learn_about(self, videos: Videos, frames: int) -> None:
@@ -117,7 +109,7 @@ class VideoModule(DiffusionModule):
         self.vocabulary = Vocabulary.of(videos.texts(), self.vocabulary.longest)
         self.fps, self.frames = videos.fps, frames
         self.pixels = measured(videos, frames)
-        self.denoiser = self._denoiser()
+        self.denoiser = self.built()
         multiple = cast(VideoUNet, self.denoiser.network).multiple
         height, width, _ = videos.shape
         if height % multiple or width % multiple:
@@ -127,13 +119,7 @@ class VideoModule(DiffusionModule):
             )
         self.ema = EMA(self.denoiser.network, self.ema.decay)
 
-    def _denoiser(self) -> NetworkDenoiser:
-        network = checkpoint.build(self._network(), domain.components, "model", "network")
-        schedules = {entry.factory.__name__: entry.factory for entry in SCHEDULES.values()}
-        schedule = checkpoint.build(self.schedule_spec, schedules, "model", "shift")
-        return NetworkDenoiser(network, Process(schedule), Prediction("v"))
-
-    def _network(self) -> dict[str, Any]:
+    def network_config(self) -> dict[str, Any]:
         """The network as config.json spells it."""
         return {
             **self.network_spec,
@@ -156,7 +142,7 @@ class VideoModule(DiffusionModule):
         """What config.json of a checkpoint folder says."""
         return {
             "domain": "video",
-            "network": self._network(),
+            "network": self.network_config(),
             "schedule": self.schedule_spec,
             "prediction": "v",
             "pixels": asdict(self.pixels),
@@ -166,55 +152,19 @@ class VideoModule(DiffusionModule):
             "recommended": dict(self.recommended),
         }
 
-    def pipeline(self) -> VideoPipeline:
-        """A pipeline of the averaged weights as they are now."""
-        pipe = VideoPipeline.from_checkpoint(self.export_config(), averaged(self.state_dict()))
-        return pipe.to(self.device)
-
     def picture(self, count: int) -> bytes | None:
         """A contact sheet of `count` samples, their prompts taken from the data."""
         from multidiff_video.render import contact_sheet
 
-        made = self.pipeline()(self._prompts(count), seed=self.seed)
+        made = self.pipeline()(self.prompts(count), seed=self.seed)
         assert isinstance(made, VideoOutput)
         return contact_sheet(made.frames, made.fps, made.prompts)
 
-    def _prompts(self, count: int) -> list[str]:
+    def prompts(self, count: int) -> list[str]:
         videos: Videos = self.trainer.datamodule.videos  # type: ignore[attr-defined]
         rows = videos.count(TRAIN)
         numbers = [i * rows // count for i in range(count)]
         return [videos.window(TRAIN, row, 1, np.random.default_rng(row), False)[1] for row in numbers]
-
-    def predict_step(self, batch: list[int], batch_idx: int) -> None:
-        """Clips with the sample numbers in `batch`; written when all are made."""
-        prompts = self._prompts(self.trainer.datamodule.num_samples)  # type: ignore[attr-defined]
-        made = self.pipeline()(prompts, num_samples=len(batch), indices=batch, seed=self.seed)
-        assert isinstance(made, VideoOutput)
-        self.made.append(made)
-
-    def on_predict_end(self) -> None:
-        """Write them as `multidiff generate video` would."""
-        first = self.made[0]
-        joined = replace(
-            first,
-            frames=[clip for made in self.made for clip in made.frames],
-            prompts=[prompt for made in self.made for prompt in made.prompts],
-            indices=[index for made in self.made for index in made.indices],
-            failed={sample: step for made in self.made for sample, step in made.failed.items()},
-        )
-        folder = Path(run_folder(self.trainer)) / "predictions"
-        joined.save(folder)
-        print(f"{len(joined)} clips are in {folder}")
-
-
-RECOMMENDED: Mapping[str, Any] = {
-    "solver": "unipc2",
-    "grid": "uniform",
-    "num_inference_steps": 25,
-    "steps_range": [5, 100],
-    "guidance_scale": 3.0,
-    "guidance_range": [1.0, 8.0],
-}
 
 
 def measured(videos: Videos, frames: int) -> Pixels:
