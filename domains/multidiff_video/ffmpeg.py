@@ -88,7 +88,7 @@ def seconds(path: Path, about: Header) -> float:
 
 def _packets(path: Path) -> int:
     """How many coded pictures there are; the file is read to its end, and nothing is decoded."""
-    log = _run(["-i", _url(path), "-map", "0:V:0", "-c", "copy", "-f", "null", "-progress", "pipe:2", "-"])
+    log = _run(["-i", _url(path), "-map", "0:V:0", "-c", "copy", "-f", "null", "-progress", "pipe:2", "-"], "fatal")
     frames = re.findall(r"^frame=\s*(\d+)\s*$", log, re.MULTILINE)
     return int(frames[-1]) if frames else 0
 
@@ -183,9 +183,9 @@ def _decoded(
         logs.append(log.read(1 << 20).decode(errors="replace"))
 
 
-def _run(options: list[str]) -> str:
+def _run(options: list[str], level: str = "info") -> str:
     with tempfile.TemporaryFile() as log:
-        with _start(options, log, "info") as process:
+        with _start(options, log, level) as process:
             try:
                 process.communicate()
             finally:
@@ -196,7 +196,7 @@ def _run(options: list[str]) -> str:
 
 def _start(options: list[str], log: IO[bytes], level: str) -> subprocess.Popen[bytes]:
     # One thread: several would each hold pictures, and whoever trains decodes in several processes already.
-    limits = ["-threads", "1", "-max_pixels", str(_MOST_PIXELS), "-protocol_whitelist", "file"]
+    limits = ["-threads", "1", "-filter_threads", "1", "-max_pixels", str(_MOST_PIXELS), "-protocol_whitelist", "file"]
     limits += ["-format_whitelist", _FORMATS]
     command = [_program(), "-hide_banner", "-nostdin", "-nostats", "-v", f"repeat+{level}", *limits, *options]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log)
@@ -204,10 +204,12 @@ def _start(options: list[str], log: IO[bytes], level: str) -> subprocess.Popen[b
 
 @cache
 def _program() -> str:
-    from imageio_ffmpeg import get_ffmpeg_exe
-
     try:
+        from imageio_ffmpeg import get_ffmpeg_exe
+
         return str(get_ffmpeg_exe())
+    except ModuleNotFoundError:
+        raise InputError('imageio-ffmpeg is not installed; it comes with: pip install "multidiff[video]"') from None
     except RuntimeError as error:
         raise InputError(f"no ffmpeg: {' '.join(str(error).split())}") from None
 

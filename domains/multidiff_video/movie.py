@@ -275,8 +275,8 @@ def _named(source: Source, name: str) -> tuple[str, list[Path]]:
         if not frames:
             raise InputError(f"the folder {name} holds no numbered frames ({', '.join(stills.FRAMES)})")
         return name, frames
-    if not path.exists():
-        raise InputError(f"no file {name}")
+    if not path.is_file():
+        raise InputError(f"{name} is no file" if path.exists() else f"no file {name}")
     try:
         with open(path, "rb") as file:
             if not file.read(1):

@@ -382,6 +382,22 @@ def test_clips_that_would_fill_the_memory_are_refused(long: Path, monkeypatch: p
         read(long)
 
 
+def test_time_stamps_that_leap_are_not_filled_with_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = encode(tmp_path / "a.mkv", levels([10, 90]), 10, (*LOSSLESS, "-vf", "setpts=N*20/TB", "-fps_mode", "vfr"))
+    assert len(read(path, 2)[0]) >= 40
+    monkeypatch.setattr(movie, "LONGEST_STILL", 15.0)
+    with pytest.raises(InputError, match=r"a\.mkv stands still"):
+        read(path, 2)
+
+
+def test_clips_in_memory_are_brought_to_a_size_as_files_are(tmp_path: Path) -> None:
+    clip = noise(2, 12, 30)
+    Image.fromarray(clip[1]).save(tmp_path / "a.png")
+    for size, crop in ((6, "center"), ((5, 9), "pad"), (40, "stretch")):
+        assert np.array_equal(movie.resized(clip, size, crop)[1], read(tmp_path / "a.png", size=size, crop=crop)[0][0])
+    assert np.array_equal(movie.resized(clip[..., :1], 6), movie.resized(np.repeat(clip[..., :1], 3, 3), 6)[..., :1])
+
+
 def test_a_reader_that_is_left_leaves_no_process(long: Path) -> None:
     frames = movie.Stream(long).frames()
     next(frames)
