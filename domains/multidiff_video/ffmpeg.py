@@ -51,6 +51,7 @@ class Header:
         fps: frames a second, the average where they vary.
         duration: of the file in seconds, its sound included; None where it does not say.
         alpha: whether its pictures may be transparent.
+        decoder: what reads the transparency of VP8 and VP9, which the decoders taken by default leave out.
     """
 
     height: int
@@ -58,6 +59,7 @@ class Header:
     fps: float
     duration: float | None
     alpha: bool
+    decoder: str = ""
 
 
 def header(path: Path, name: str) -> Header:
@@ -77,7 +79,8 @@ def header(path: Path, name: str) -> Header:
     if found is None:
         raise InputError(f"{name} holds no picture that can be decoded")
     height, width, fps, alpha = found
-    return Header(height, width, fps, _duration(log), alpha)
+    decoder = _transparent(streams[0])
+    return Header(height, width, fps, _duration(log), alpha or bool(decoder), decoder)
 
 
 def seconds(path: Path, about: Header) -> float:
@@ -109,11 +112,11 @@ def frames(
     chain = f"fps={rate.numerator}/{rate.denominator}:start_time=0," + _trim(skip, count, rate) + _fitted(about, fit)
     log: list[str] = []
     none = True
-    for frame in _decoded(path, chain, fit, seek, count, log):
+    for frame in _decoded(path, about, chain, fit, seek, count, log):
         none = False
         yield frame
     if none and first == 0:  # one picture, shown for less than half a frame
-        for frame in _decoded(path, _fitted(about, fit), fit, 0, 1, log):
+        for frame in _decoded(path, about, _fitted(about, fit), fit, 0, 1, log):
             none = False
             yield frame
     if none and first == 0:
@@ -162,10 +165,11 @@ def _fitted(about: Header, fit: Fit) -> str:
 
 
 def _decoded(
-    path: Path, chain: str, fit: Fit, seek: float, count: int | None, logs: list[str]
+    path: Path, about: Header, chain: str, fit: Fit, seek: float, count: int | None, logs: list[str]
 ) -> Iterator[NDArray[np.uint8]]:
     shape, size = (fit.height, fit.width, 3), fit.height * fit.width * 3
-    options = ["-ss", f"{seek:.6f}"] if seek else []
+    options = ["-c:v", about.decoder] if about.decoder else []
+    options += ["-ss", f"{seek:.6f}"] if seek else []
     options += ["-i", _url(path), "-map", "0:V:0", "-vf", chain]
     options += [] if count is None else ["-frames:v", str(count)]
     with (
@@ -235,6 +239,13 @@ def _stream(text: str) -> tuple[int, int, float, bool] | None:
     if turned and abs(abs(float(turned[1])) - 90) < 45:
         height, width = width, height
     return height, width, _rate(line), len(parts) > 1 and parts[1].startswith(_ALPHA)
+
+
+def _transparent(text: str) -> str:
+    """The decoder that a VP8 or VP9 stream with transparency needs, of the lines on it."""
+    coded = re.search(r": Video: (vp8|vp9)\b", text)
+    marked = re.search(r"^ *alpha_mode *: *1 *$", text, re.MULTILINE | re.IGNORECASE)
+    return {"vp8": "libvpx", "vp9": "libvpx-vp9"}[coded[1]] if coded and marked else ""
 
 
 def _rate(line: str) -> float:

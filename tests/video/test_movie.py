@@ -217,6 +217,16 @@ def test_what_is_transparent_is_white(tmp_path: Path, ending: str) -> None:
         assert (np.roll(frame, -shift, 1)[:, 4:] == 255).all()
 
 
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+def test_transparent_webm_is_laid_on_white(tmp_path: Path, codec: str) -> None:
+    frames = np.repeat(np.repeat(_half_clear(2), 4, 1), 4, 2)
+    options = ("-c:v", codec, "-pix_fmt", "yuva420p", "-auto-alt-ref", 0, "-b:v", "1M")
+    clip, _ = read(encode(tmp_path / "a.webm", frames, 10, options))
+    assert len(clip) == 2
+    assert (clip[:, :, 24:] > 240).all()
+    assert (np.abs(clip[:, :, :8].astype(int) - (255, 0, 0)) < 20).all()
+
+
 def test_pictures_of_every_mode_are_clips_of_one_frame(tmp_path: Path) -> None:
     picture = gradient(20, 30)
     base = Image.fromarray(picture)
