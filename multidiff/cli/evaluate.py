@@ -20,6 +20,7 @@ EXAMPLES = """\
   multidiff evaluate molecules out/molecules.sdf
   multidiff evaluate molecules out/ --reference train.npz --json figures.json
   multidiff evaluate audio out/ --reference sounds.npz
+  multidiff evaluate video out/ --reference mnist.npz
 
 'multidiff evaluate DOMAIN --help' lists what the domain adds."""
 
@@ -68,7 +69,9 @@ def _parser(domain: domains.Domain | None) -> options.Parser:
 
 def _add_arguments(parser: options.Parser) -> None:
     many = None if parser.add_help else "?"
-    parser.add_argument("domain", nargs=many, metavar="DOMAIN", help="molecules, audio: 'multidiff list domains'")
+    parser.add_argument(
+        "domain", nargs=many, metavar="DOMAIN", help="molecules, audio, video: 'multidiff list domains'"
+    )
     parser.add_argument("path", nargs=many, type=Path, metavar="PATH", help="a file, or a folder of files")
     parser.add_argument("--reference", type=Path, metavar="PATH", help="what to compare with, such as the training set")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")

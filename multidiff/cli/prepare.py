@@ -17,6 +17,7 @@ EXAMPLES = """\
   multidiff prepare molecules folder-of-sdf/ library.npz
   multidiff prepare molecules smiles.smi library.npz
   multidiff prepare audio my_sounds/ sounds.npz
+  multidiff prepare video my_clips/ clips/ --size 64 --fps 10
 
 'multidiff prepare DOMAIN --help' lists what the domain adds."""
 
@@ -46,6 +47,8 @@ def _parser(domain: domains.Domain | None) -> options.Parser:
 
 def _add_arguments(parser: options.Parser) -> None:
     many = None if parser.add_help else "?"
-    parser.add_argument("domain", nargs=many, metavar="DOMAIN", help="molecules, audio: 'multidiff list domains'")
+    parser.add_argument(
+        "domain", nargs=many, metavar="DOMAIN", help="molecules, audio, video: 'multidiff list domains'"
+    )
     parser.add_argument("input", nargs=many, type=Path, metavar="INPUT", help="a file or a folder")
     parser.add_argument("output", nargs=many, type=Path, metavar="OUTPUT", help="the packed file to write")
