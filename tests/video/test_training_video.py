@@ -167,13 +167,15 @@ def test_each_kind_of_given_frames_comes_as_often_as_asked() -> None:
     counts = {
         "nothing": kinds.count(()),
         "first": kinds.count((0,)),
-        "ends": kinds.count((0, FRAMES - 1)),
         "some": sum(kinds.count(tuple(range(n))) for n in range(2, FRAMES // 2 + 1)),
     }
-    assert sum(counts.values()) == len(kinds)  # and no other
+    counts["ends"] = len(kinds) - sum(counts.values())
+    # Half of these are the first and the last, the others two or three anywhere.
+    assert kinds.count((0, FRAMES - 1)) > counts["ends"] / 3
+    assert len({kind for kind in kinds if len(kind) == 2 and kind != (0, FRAMES - 1)}) > 5
     for name, share in {**asked, "nothing": 0.25}.items():
         assert counts[name] / len(kinds) == pytest.approx(share, abs=0.09), name  # four deviations of 480 draws
-    assert {len(kind) for kind in kinds} == {0, 1, *range(2, FRAMES // 2 + 1)}
+    assert {len(kind) for kind in kinds} == {0, 1, *range(2, max(3, FRAMES // 2) + 1)}
 
 
 @pytest.mark.parametrize("frames", [2, 3])
