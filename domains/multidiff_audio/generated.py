@@ -66,17 +66,10 @@ class AudioOutput:
         Raises:
             InputError: see `output.write`.
         """
-        made: list[dict[str, Any]] = []
         recipe = {**self.recipe, **choices}
-        counts = write(
-            self.audios, self.sampling_rate, self.prompts, self.indices, Path(folder), recipe, self.failed, made
+        return write(
+            self.audios, self.sampling_rate, self.prompts, self.indices, Path(folder), recipe, self.failed, records
         )
-        for record in made:
-            if record["sample"] in self.failed:
-                record["not_finite_at_step"] = self.failed[record["sample"]]
-        if records is not None:
-            records.extend(made)
-        return counts
 
     def _repr_html_(self) -> str:
         """A player and a picture of each of the first ones, for notebooks."""

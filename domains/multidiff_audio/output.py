@@ -65,7 +65,7 @@ def write(
         recipe: checkpoint, settings, seed... plain values; "format", "bit_depth" and "loudness" are obeyed.
         failed: sample number -> step at which it was not finite; such a sound is not written, nor is one that holds a
             NaN or an infinity.
-        records: is given one of each sample.
+        records: is given one of each sample; those that failed say at which step.
 
     Returns:
         counts: ``samples``, ``written``, and of those ``silent``, ``clipped`` and ``noise``.
@@ -94,6 +94,8 @@ def write(
         pictured += [sample] if len(pictured) < PICTURED else []
         if records is not None:
             records.append(_record(sample, rate, options))
+            if index in failed:
+                records[-1]["not_finite_at_step"] = failed[index]
     _write_png(folder / PNG, pictured, rate, recipe)
     warn_of_faults(faulty, len(rows), "sounds")
     return {"samples": len(rows), "written": len(rows) - seen[NOT_FINITE], **{name: seen[name] for name in FAULTS}}

@@ -65,15 +65,8 @@ class VideoOutput:
         Raises:
             InputError: see `output.write`.
         """
-        made: list[dict[str, Any]] = []
         recipe = {**self.recipe, **choices}
-        counts = write(self.frames, self.fps, self.prompts, self.indices, Path(folder), recipe, self.failed, made)
-        for record in made:
-            if record["sample"] in self.failed:
-                record["not_finite_at_step"] = self.failed[record["sample"]]
-        if records is not None:
-            records.extend(made)
-        return counts
+        return write(self.frames, self.fps, self.prompts, self.indices, Path(folder), recipe, self.failed, records)
 
     def _repr_html_(self) -> str:
         """The first ones, playing, for notebooks."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +13,7 @@ from multidiff.captions import Row
 from multidiff.errors import InputError
 from multidiff_video import framing, packing
 from multidiff_video.movie import Stream
-from multidiff_video.packed import Clip, PackedVideos, checked_window
+from multidiff_video.packed import Clip, checked_window
 from multidiff_video.packing import Rules
 from multidiff_video.sources import Found, opened
 
@@ -115,15 +114,6 @@ class LazyVideos:
         """At the data set's rate and size."""
         source, rules = own.paths if len(own.paths) > 1 else own.paths[0], self.rules
         return Stream(source, self.fps, rules.size, rules.crop, rules.gray, own.name, own.header)
-
-
-def cached(videos: LazyVideos, folder: str | Path) -> PackedVideos:
-    """All of `videos`, decoded once into a packed folder; as it is, where it is there already from the same files.
-
-    Raises:
-        InputError: `folder` holds something else, cannot be written, or the disk is full.
-    """
-    return packing.kept(videos.found, videos.rules, Path(folder))
 
 
 def _length(stream: Stream, seconds: float) -> int:

@@ -187,7 +187,7 @@ class VideoData(BucketedData):
         if self.path.suffix == ".npz":
             glyphs = [digits.mnist_glyphs(self.path, split) for split in ("train", "validation", "test")]
             return Procedural(glyphs, self.size, self.two_digits)
-        from multidiff_video.sources import open_videos
+        from multidiff_video.opening import open_videos
 
         return Recorded(open_videos(self.path, fps=self.fps, size=self.size, gray=self.gray, cache=self.cache))
 

@@ -73,7 +73,7 @@ def write(
         prompts, indices: of each; the index is the sample number.
         recipe: checkpoint, settings, seed... plain values; "format" and "scale" are obeyed.
         failed: sample number -> step at which it was not finite; such a clip is not written.
-        records: is given one of each sample.
+        records: is given one of each sample; those that failed say at which step.
 
     Returns:
         counts: ``samples``, ``written``, and of those ``empty``, ``still`` and ``noise``.
@@ -104,6 +104,8 @@ def write(
         pictured += [sample] if len(pictured) < MOST else []
         if records is not None:
             records.append(_record(sample, fps, name))
+            if index in failed:
+                records[-1]["not_finite_at_step"] = failed[index]
     _write_png(folder / PNG, pictured, len(rows), fps, recipe)
     warn_of_faults(faulty, len(rows), "clips")
     return {"samples": len(rows), "written": len(rows) - seen[NOT_FINITE], **{name: seen[name] for name in FAULTS}}

@@ -1,25 +1,19 @@
-"""Where videos and pictures lie and what is said of them, and a folder of them opened for training."""
+"""Where videos and pictures lie, and what is said of them."""
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 from multidiff import captions, sources
 from multidiff.captions import Row, Table
 from multidiff.errors import InputError
 from multidiff.sources import Sources, Wanted
 from multidiff_video import movie, stills
-from multidiff_video.framing import Size
-from multidiff_video.packed import ABOUT, FRAMES, PackedVideos
-
-if TYPE_CHECKING:
-    from multidiff_video.lazy import LazyVideos
+from multidiff_video.packed import ABOUT, FRAMES
 
 _UNREADABLE = (
     ".heic",
@@ -140,45 +134,6 @@ def opened(found: Found) -> Iterator[tuple[Item, list[Path] | InputError]]:
             if found.sources.archived:
                 for unpacked in had.values():
                     unpacked.unlink()
-
-
-def open_videos(
-    path: str | Path,
-    fps: float | None = None,
-    size: Size = 64,
-    gray: bool = False,
-    cache: str | Path | None = None,
-    captions: str | Path | None = None,
-) -> PackedVideos | LazyVideos:
-    """A data set for training: a packed folder as it is, or videos that are decoded as they are needed.
-
-    What was skipped, and why, goes to stderr.
-
-    Args:
-        path: a packed folder, a folder of videos, pictures and folders of frames, a video; with `cache` an archive too.
-        fps: frames a second that videos are brought to; the most frequent rate by default.
-        size: of the frames.
-        gray: make the frames gray.
-        cache: a folder in which the decoded frames are kept, in place of decoding them each time.
-        captions: see `find`.
-
-    Raises:
-        InputError: see `find`; an option is out of range; or nothing could be used.
-    """
-    from multidiff_video import packing
-    from multidiff_video.lazy import LazyVideos
-
-    path = Path(path)
-    if is_packed(path):
-        return PackedVideos.load(path)
-    rules = packing.Rules(fps=fps, size=size, gray=gray)
-    packing.check(rules)
-    found = find(path, captions)
-    if cache is not None:
-        return packing.kept(found, rules, Path(cache))
-    videos = LazyVideos(found, rules)
-    print("\n".join(videos.report()), file=sys.stderr)
-    return videos
 
 
 def _items(files: Sources, table: Table, beside: dict[str, str]) -> Iterator[Item]:

@@ -23,10 +23,11 @@ from multidiff.captions import TEST, TRAIN, VALIDATION, chance
 from multidiff.cli import main
 from multidiff.errors import InputError
 from multidiff_video import packing
-from multidiff_video.lazy import LazyVideos, cached
+from multidiff_video.lazy import LazyVideos
+from multidiff_video.opening import open_videos
 from multidiff_video.packed import ABOUT, FRAMES, PackedVideos
+from multidiff_video.packing import kept
 from multidiff_video.prepare import prepare
-from multidiff_video.sources import open_videos
 
 SIDE = 16
 
@@ -412,7 +413,7 @@ def test_caches_are_made_once_and_again_when_the_files_change(mixed: Path, tmp_p
     made = (cache / FRAMES).stat().st_mtime_ns
     lazy = open_videos(mixed, size=SIDE)
     assert isinstance(lazy, LazyVideos)
-    again = cached(lazy, cache)
+    again = kept(lazy.found, lazy.rules, cache)
     assert (cache / FRAMES).stat().st_mtime_ns == made
     assert all(np.array_equal(again.clip(i), lazy.clip(i)) for i in range(len(lazy)))
     assert open_videos(mixed, size=8, cache=cache).clip(0).shape[1:] == (8, 8, 3)
