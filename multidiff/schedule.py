@@ -338,6 +338,9 @@ SCHEDULES = {
 }
 """Name -> schedule, for `make` and `multidiff list schedules`."""
 
+SCHEDULE_CLASSES = {entry.factory.__name__: entry.factory for entry in SCHEDULES.values()}
+"""Class name -> class, as the configuration of a checkpoint spells schedules."""
+
 
 def make(name: str, **options: object) -> NoiseSchedule:
     """The schedule of that name.

@@ -12,12 +12,12 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 
 from multidiff import stored
+from multidiff.notebook import gallery
 from multidiff_audio.encoding import FileOptions, encode
 from multidiff_audio.level import Sound
 from multidiff_audio.output import NOT_FINITE, PNG, caption, examine, write
 
 FILES = (PNG,)
-PLAYERS = 8
 
 
 class FileChoices(TypedDict, total=False):
@@ -73,9 +73,7 @@ class AudioOutput:
 
     def _repr_html_(self) -> str:
         """A player and a picture of each of the first ones, for notebooks."""
-        cards = [self._card(k) for k in range(min(len(self), PLAYERS))]
-        more = f"<p>and {len(self) - PLAYERS} more</p>" if len(self) > PLAYERS else ""
-        return f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(cards)}</div>{more}'
+        return gallery(len(self), self._card)
 
     def _card(self, k: int) -> str:
         from multidiff_audio.render import spectrograms_png

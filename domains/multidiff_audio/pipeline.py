@@ -22,7 +22,7 @@ from multidiff.prediction import Prediction
 from multidiff.process import Process
 from multidiff.prompted import APART, read_vocabulary
 from multidiff.random import Rng
-from multidiff.schedule import SCHEDULES
+from multidiff.schedule import SCHEDULE_CLASSES
 from multidiff.space import Masked
 from multidiff.state import Parts
 from multidiff_audio.configuration import check
@@ -73,8 +73,7 @@ class AudioPipeline(Pipeline):
         from multidiff_audio import domain
 
         path = folder / checkpoint.CONFIG
-        schedules = {entry.factory.__name__: entry.factory for entry in SCHEDULES.values()}
-        noise = checkpoint.build(checkpoint.require(config, "schedule", dict, path), schedules, path, "schedule")
+        noise = checkpoint.build(checkpoint.require(config, "schedule", dict, path), SCHEDULE_CLASSES, path, "schedule")
         spelled = checkpoint.require(config, "representation", dict, path)
         representation = checkpoint.build(spelled, REPRESENTATIONS, path, "representation")
         prediction = Prediction(checkpoint.require(config, "prediction", str, path))

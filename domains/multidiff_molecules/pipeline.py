@@ -20,7 +20,7 @@ from multidiff.errors import InputError, unknown
 from multidiff.pipeline import Pipeline, Settings, StepCallback, check_count, check_indices, check_seed
 from multidiff.process import Process
 from multidiff.random import Rng
-from multidiff.schedule import SCHEDULES
+from multidiff.schedule import SCHEDULE_CLASSES
 from multidiff.state import Parts
 from multidiff_molecules.generated import FILES, MoleculeOutput, restore, store
 from multidiff_molecules.molecule import Molecule
@@ -67,8 +67,7 @@ class MoleculePipeline(Pipeline):
 
         path = folder / checkpoint.CONFIG
         vocabulary = _vocabulary(checkpoint.require(config, "vocabulary", dict, path), path)
-        schedules = {entry.factory.__name__: entry.factory for entry in SCHEDULES.values()}
-        noise = checkpoint.build(checkpoint.require(config, "schedule", dict, path), schedules, path, "schedule")
+        noise = checkpoint.build(checkpoint.require(config, "schedule", dict, path), SCHEDULE_CLASSES, path, "schedule")
         spec = checkpoint.require(config, "network", dict, path)
         given = (spec.get("num_elements"), spec.get("num_charges", 3))
         if given != (len(vocabulary.elements), len(vocabulary.charges)):

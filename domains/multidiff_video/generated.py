@@ -12,12 +12,12 @@ from typing import Any, TypedDict, Unpack
 import numpy as np
 
 from multidiff import stored
+from multidiff.notebook import gallery
 from multidiff_video.encoding import encode
 from multidiff_video.faults import NOT_FINITE
 from multidiff_video.output import PNG, caption, examine, write
 
 FILES = (PNG,)
-PLAYERS = 8
 
 
 class FileChoices(TypedDict, total=False):
@@ -70,9 +70,7 @@ class VideoOutput:
 
     def _repr_html_(self) -> str:
         """The first ones, playing, for notebooks."""
-        cards = [self._card(k) for k in range(min(len(self), PLAYERS))]
-        more = f"<p>and {len(self) - PLAYERS} more</p>" if len(self) > PLAYERS else ""
-        return f'<div style="display:flex;flex-wrap:wrap;gap:12px">{"".join(cards)}</div>{more}'
+        return gallery(len(self), self._card)
 
     def _card(self, k: int) -> str:
         index, clip = self.indices[k], self.frames[k]

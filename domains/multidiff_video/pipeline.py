@@ -22,7 +22,7 @@ from multidiff.prediction import Prediction
 from multidiff.process import Process
 from multidiff.prompted import APART, check_network, check_recommended, read_vocabulary
 from multidiff.random import Rng
-from multidiff.schedule import SCHEDULES
+from multidiff.schedule import SCHEDULE_CLASSES
 from multidiff.state import Parts
 from multidiff_video.generated import FILES, VideoOutput, restore, store
 from multidiff_video.given import Source
@@ -67,8 +67,7 @@ class VideoPipeline(Pipeline):
         from multidiff_video import domain
 
         path = folder / checkpoint.CONFIG
-        schedules = {entry.factory.__name__: entry.factory for entry in SCHEDULES.values()}
-        noise = checkpoint.build(checkpoint.require(config, "schedule", dict, path), schedules, path, "schedule")
+        noise = checkpoint.build(checkpoint.require(config, "schedule", dict, path), SCHEDULE_CLASSES, path, "schedule")
         spelled = {"class": "Pixels", **checkpoint.require(config, "pixels", dict, path)}
         pixels = checkpoint.build(spelled, {"Pixels": Pixels}, path, "pixels")
         prediction = Prediction(checkpoint.require(config, "prediction", str, path))

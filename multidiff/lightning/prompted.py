@@ -15,7 +15,7 @@ from multidiff.lightning.exporting import averaged
 from multidiff.lightning.module import DiffusionModule
 from multidiff.prediction import Prediction
 from multidiff.process import Process
-from multidiff.schedule import SCHEDULES
+from multidiff.schedule import SCHEDULE_CLASSES
 
 RECOMMENDED: Mapping[str, Any] = {
     "solver": "unipc2",
@@ -52,8 +52,7 @@ class PromptedModule(DiffusionModule):
     def built(self) -> NetworkDenoiser:
         """A new denoiser, predicting v, of the network and the schedule as they are spelled."""
         network = checkpoint.build(self.network_config(), self.domain.components, "model", "network")
-        schedules = {entry.factory.__name__: entry.factory for entry in SCHEDULES.values()}
-        schedule = checkpoint.build(self.schedule_spec, schedules, "model", "shift")
+        schedule = checkpoint.build(self.schedule_spec, SCHEDULE_CLASSES, "model", "shift")
         return NetworkDenoiser(network, Process(schedule), Prediction("v"))
 
     def pipeline(self) -> Any:
