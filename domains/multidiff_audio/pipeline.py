@@ -16,11 +16,11 @@ from multidiff.conditioning.text import Vocabulary
 from multidiff.denoiser import Denoiser, NetworkDenoiser
 from multidiff.draws import Draws, batches
 from multidiff.errors import InputError, unknown
-from multidiff.guidance import Guided, Inpaint, Negative, Scale
+from multidiff.guidance import Guided, Inpaint, Negative
 from multidiff.pipeline import Pipeline, StepCallback, check_count, check_indices, check_seed
 from multidiff.prediction import Prediction
 from multidiff.process import Process
-from multidiff.prompted import APART, read_vocabulary
+from multidiff.prompted import APART, guidance_rules, read_vocabulary
 from multidiff.random import Rng
 from multidiff.schedule import SCHEDULE_CLASSES
 from multidiff.space import Masked
@@ -288,7 +288,7 @@ class AudioPipeline(Pipeline):
             return denoiser
         tokens = self.vocabulary.batch([text or "" for text in negatives]).to(self.device)
         away = Parts({**cond, "tokens": tokens, "classes": torch.full_like(cond["classes"], -1)})
-        return Guided(denoiser, Negative(away), [Scale(job.scale)])
+        return Guided(denoiser, Negative(away), guidance_rules(self, job.scale))
 
     def _edited(
         self, job: Job, lengths: Sequence[int], space: Masked, denoiser: Denoiser

@@ -16,11 +16,11 @@ from multidiff.conditioning.text import Vocabulary
 from multidiff.denoiser import Denoiser, NetworkDenoiser
 from multidiff.draws import Draws, batches
 from multidiff.errors import InputError, unknown
-from multidiff.guidance import Guided, Inpaint, Negative, Scale
+from multidiff.guidance import Guided, Inpaint, Negative
 from multidiff.pipeline import Pipeline, StepCallback, check_count, check_indices, check_seed
 from multidiff.prediction import Prediction
 from multidiff.process import Process
-from multidiff.prompted import APART, check_network, check_recommended, read_vocabulary
+from multidiff.prompted import APART, check_network, check_recommended, guidance_rules, read_vocabulary
 from multidiff.random import Rng
 from multidiff.schedule import SCHEDULE_CLASSES
 from multidiff.state import Parts
@@ -262,7 +262,7 @@ class VideoPipeline(Pipeline):
         if job.scale != 1:
             texts = [request.negatives[request.place(i)] or "" for i in numbers]
             away = Parts({**cond, "tokens": self.vocabulary.batch(texts).to(self.device)})
-            denoiser = Guided(denoiser, Negative(away), [Scale(job.scale)])
+            denoiser = Guided(denoiser, Negative(away), guidance_rules(self, job.scale))
         if bool(known.any()):
             denoiser = Inpaint(denoiser, frames.clone(), known[None, :, None, None, None])
         made, failed = self.draw(frames, rng, job.settings, cond=cond, denoiser=denoiser, callback_on_step_end=callback)

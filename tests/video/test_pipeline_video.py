@@ -192,6 +192,22 @@ def test_nothing_and_an_empty_prompt_are_the_same(pipe: Any) -> None:
     assert same(clips(pipe, "", frames=3, guidance_scale=1.0)[0], made[0])
 
 
+def test_guidance_acts_at_the_recommended_noise_levels_alone(make_tiny: Any) -> None:
+    known = make_tiny().config["recommended"]
+
+    def made(**more: Any) -> np.ndarray:
+        pipe = make_tiny(recommended={**known, **more})
+        return np.asarray(pipe([LEFT], seed=0, frames=3, output_type="np")[0])
+
+    everywhere, nowhere = made(), made(guidance_scale=1.0)
+    assert (everywhere != nowhere).any()
+    assert (made(guidance_interval=[0, 1e9]) == everywhere).all()
+    assert (made(guidance_interval=[1e8, 1e9]) == nowhere).all()
+    between = made(guidance_interval=[10, 1e9])
+    assert (between != everywhere).any()
+    assert (between != nowhere).any()
+
+
 def test_without_guidance_the_network_is_asked_once(pipe: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[int] = []
     real = pipe.denoiser.network.forward
@@ -618,6 +634,8 @@ def broken(tiny: Path, folder: Path, changed: dict[str, Any]) -> Path:
         ({"recommended": None}, "the key 'recommended' is missing"),
         ({"recommended": {"solver": 3}}, "'solver' must be a string"),
         ({"recommended": {"guidance_range": 4}}, "'guidance_range' must"),
+        ({"recommended": {"guidance_interval": 4}}, "'guidance_interval' must"),
+        ({"recommended": {"guidance_interval": [4, 4]}}, "the smaller number first"),
         ({"network": {"class": "VideoNetwork"}}, "unknown class"),
         ({"network": {"width": 24}}, "width|size|fit"),
         ({"network": {"heads": 0}}, "heads 0"),
