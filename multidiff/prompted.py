@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from multidiff import checkpoint
 from multidiff.conditioning.text import Vocabulary, words
@@ -50,32 +51,46 @@ def warn_of_words(pipe: Pipeline, vocabulary: Vocabulary, texts: Iterable[str | 
             pipe.warn(f"a prompt has more than the {vocabulary.longest} words that are read; left out: {left}")
 
 
-def guidance_scale(pipe: Pipeline, asked: float | None, negatives: Collection[str | None]) -> float:
-    """The scale asked for or recommended; warns where it lies outside of what is recommended, or has no effect.
+@dataclass(frozen=True)
+class Guidance:
+    """Classifier-free guidance of a call.
 
-    Raises:
-        InputError: it is no finite number of 0 or more.
+    Attributes:
+        scale: 1 is none.
+        above: sigma / alpha above which there is guidance; None for everywhere. What a sample is of is settled while
+            there is much noise; below, the second estimate costs much and changes little (Kynkaanniemi et al. 2024).
     """
-    known = pipe.config["recommended"]
-    scale = known.get("guidance_scale", 1.0) if asked is None else asked
-    if isinstance(scale, bool) or not (isinstance(scale, int | float) and math.isfinite(scale) and scale >= 0):
-        raise InputError(f"guidance_scale {scale!r} is not allowed: a finite number, 0 or more")
-    low, high = known.get("guidance_range", (0.0, math.inf))
-    if not low <= scale <= high:
-        pipe.warn(f"guidance scale {scale:g}: {pipe.name or 'this checkpoint'} is recommended with {low:g} to {high:g}")
-    if scale == 1 and any(negatives):
-        pipe.warn("a negative prompt has no effect at guidance scale 1; give a larger one")
-    return float(scale)
 
+    scale: float
+    above: float | None = None
 
-def guidance_rules(pipe: Pipeline, scale: float) -> list[Combine]:
-    """Classifier-free guidance, within the noise levels sigma / alpha that the checkpoint recommends it at.
+    @classmethod
+    def of(cls, pipe: Pipeline, asked: float | None, negatives: Collection[str | None]) -> Self:
+        """At the scale asked for or recommended; warns where it lies outside of what is recommended, or has no effect.
 
-    What a sample is of is settled while there is much noise; later the same pull sharpens errors and costs a second
-    estimate (Kynkaanniemi et al. 2024).
-    """
-    interval = pipe.config["recommended"].get("guidance_interval")
-    return [Scale(scale)] if interval is None else [Scale(scale), Interval(*interval)]
+        Raises:
+            InputError: it is no finite number of 0 or more.
+        """
+        known = pipe.config["recommended"]
+        scale = known.get("guidance_scale", 1.0) if asked is None else asked
+        if isinstance(scale, bool) or not (isinstance(scale, int | float) and math.isfinite(scale) and scale >= 0):
+            raise InputError(f"guidance_scale {scale!r} is not allowed: a finite number, 0 or more")
+        low, high = known.get("guidance_range", (0.0, math.inf))
+        if not low <= scale <= high:
+            name = pipe.name or "this checkpoint"
+            pipe.warn(f"guidance scale {scale:g}: {name} is recommended with {low:g} to {high:g}")
+        if scale == 1 and any(negatives):
+            pipe.warn("a negative prompt has no effect at guidance scale 1; give a larger one")
+        return cls(float(scale), known.get("guidance_above"))
+
+    def recipe(self) -> dict[str, float]:
+        """Plain values, for the files."""
+        above = {} if self.above is None or self.scale == 1 else {"guidance_above": self.above}
+        return {"guidance_scale": self.scale, **above}
+
+    def rules(self) -> list[Combine]:
+        """For `Guided`."""
+        return [Scale(self.scale)] + ([] if self.above is None else [Interval(self.above, math.inf)])
 
 
 def read_vocabulary(config: Mapping[str, Any], path: Path) -> Vocabulary:
@@ -105,10 +120,10 @@ def check_recommended(config: Mapping[str, Any], path: Path) -> None:
     known = checkpoint.require(config, "recommended", dict, path)
     checkpoint.require(known, "solver", str, path)
     checkpoint.require(known, "num_inference_steps", int, path)
-    for name in ("steps_range", "guidance_range", "guidance_interval"):
-        pair = known.get(name, [0, 1])
+    for name in ("steps_range", "guidance_range"):
+        pair = known.get(name, [1, 1])
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(n, int | float) for n in pair)):
             raise InputError(f"{path}: {name!r} must be a list of two numbers")
-    low, high = known.get("guidance_interval", [0, 1])
-    if not low < high:
-        raise InputError(f"{path}: 'guidance_interval' [{low}, {high}] must have the smaller number first")
+    above = known.get("guidance_above", 0.0)
+    if isinstance(above, bool) or not (isinstance(above, int | float) and 0 <= above < math.inf):
+        raise InputError(f"{path}: 'guidance_above' must be a finite number, 0 or more, not {above!r}")

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from multidiff.errors import InputError, unknown
 from multidiff.pipeline import Settings
-from multidiff.prompted import filled, guidance_scale, warn_of_words
+from multidiff.prompted import Guidance, filled, warn_of_words
 from multidiff_audio.curves import curves, scaled
 from multidiff_audio.editing import Given, given
 from multidiff_audio.encoding import FileOptions
@@ -38,7 +38,7 @@ class Job:
     Attributes:
         request: prompts, negative prompts, lengths.
         settings: of the solver.
-        scale: of guidance.
+        guidance: by the prompts.
         classes: (1, A) int64, -1 where not asked for.
         given: the sound to start from.
         follow: (frames, 3) curves to follow, NaN where not.
@@ -50,7 +50,7 @@ class Job:
 
     request: Request
     settings: Settings
-    scale: float
+    guidance: Guidance
     classes: Tensor
     given: Given | None
     follow: np.ndarray | None
@@ -61,7 +61,7 @@ class Job:
 
     def recipe(self, rate: int) -> dict[str, Any]:
         """Plain values, for the files."""
-        told: dict[str, Any] = {"guidance_scale": self.scale, "prompt": list(self.request.prompts)}
+        told: dict[str, Any] = {**self.guidance.recipe(), "prompt": list(self.request.prompts)}
         if any(self.request.negatives):
             told["negative_prompt"] = list(self.request.negatives)
         if any(seconds is not None for seconds in self.request.seconds):
@@ -93,7 +93,7 @@ def make_job(pipe: AudioPipeline, call: Mapping[str, Any]) -> Job:
     return Job(
         request=_with_length(request, seconds) if start is None else request,
         settings=_settings(pipe, asked),
-        scale=guidance_scale(pipe, asked["guidance_scale"], request.negatives),
+        guidance=Guidance.of(pipe, asked["guidance_scale"], request.negatives),
         classes=_classes(pipe, asked["classes"] or {}),
         given=start,
         follow=followed,

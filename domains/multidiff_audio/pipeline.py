@@ -20,7 +20,7 @@ from multidiff.guidance import Guided, Inpaint, Negative
 from multidiff.pipeline import Pipeline, StepCallback, check_count, check_indices, check_seed
 from multidiff.prediction import Prediction
 from multidiff.process import Process
-from multidiff.prompted import APART, guidance_rules, read_vocabulary
+from multidiff.prompted import APART, read_vocabulary
 from multidiff.random import Rng
 from multidiff.schedule import SCHEDULE_CLASSES
 from multidiff.space import Masked
@@ -284,11 +284,11 @@ class AudioPipeline(Pipeline):
     def _guided(self, job: Job, numbers: Sequence[int], cond: Parts) -> Denoiser:
         denoiser: Denoiser = Rolled(self.denoiser) if job.loop else self.denoiser
         negatives = [job.request.negatives[job.request.place(i)] for i in numbers]
-        if job.scale == 1:
+        if job.guidance.scale == 1:
             return denoiser
         tokens = self.vocabulary.batch([text or "" for text in negatives]).to(self.device)
         away = Parts({**cond, "tokens": tokens, "classes": torch.full_like(cond["classes"], -1)})
-        return Guided(denoiser, Negative(away), guidance_rules(self, job.scale))
+        return Guided(denoiser, Negative(away), job.guidance.rules())
 
     def _edited(
         self, job: Job, lengths: Sequence[int], space: Masked, denoiser: Denoiser

@@ -47,7 +47,7 @@ class AudioModule(PromptedModule):
         network: ``{class: SpectrogramUNet, ...}`` with the sizes that the class takes.
         representation: ``{class: ComplexSTFT | LogMel, ...}`` likewise; rate, channels and scale are the data's.
         recommended: settings for the checkpoint's users: solver, grid, num_inference_steps, steps_range,
-            guidance_scale.
+            guidance_scale, guidance_above.
         rate: samples a second to which a folder of sounds is brought; by default the commonest in it.
         channels: of a folder of sounds: 1 or 2.
         text_longest: words that a prompt can have.

@@ -10,7 +10,7 @@ import numpy as np
 
 from multidiff.errors import InputError
 from multidiff.pipeline import Settings, check_count
-from multidiff.prompted import filled, guidance_scale, warn_of_words
+from multidiff.prompted import Guidance, filled, warn_of_words
 from multidiff_video.encoding import FileOptions, check_rate, enlargement
 from multidiff_video.given import Given, gather
 from multidiff_video.memory import refuse_too_much
@@ -27,7 +27,7 @@ class Job:
     Attributes:
         request: prompts, negative prompts, frames.
         settings: of the solver.
-        scale: of guidance.
+        guidance: by the prompts.
         size: height and width in pixels.
         fps: frames a second of the files.
         given: frames that are known.
@@ -37,7 +37,7 @@ class Job:
 
     request: Request
     settings: Settings
-    scale: float
+    guidance: Guidance
     size: tuple[int, int]
     fps: float
     given: Given | None
@@ -47,11 +47,11 @@ class Job:
     @property
     def estimates(self) -> int:
         """Of the network at a time, for each clip: 2 with guidance."""
-        return 1 if self.scale == 1 else 2
+        return 1 if self.guidance.scale == 1 else 2
 
     def recipe(self) -> dict[str, Any]:
         """Plain values, for the files."""
-        told: dict[str, Any] = {"guidance_scale": self.scale, "prompt": list(self.request.prompts)}
+        told: dict[str, Any] = {**self.guidance.recipe(), "prompt": list(self.request.prompts)}
         if any(self.request.negatives):
             told["negative_prompt"] = list(self.request.negatives)
         if any(frames is not None for frames in self.request.frames):
@@ -79,7 +79,7 @@ def make_job(pipe: VideoPipeline, call: Mapping[str, Any]) -> Job:
         settings=pipe.settings(
             asked["solver"], asked["grid"], asked["num_inference_steps"], asked["solver_options"] or {}
         ),
-        scale=guidance_scale(pipe, asked["guidance_scale"], request.negatives),
+        guidance=Guidance.of(pipe, asked["guidance_scale"], request.negatives),
         size=size,
         fps=_rate(pipe, asked["fps"]),
         given=given,

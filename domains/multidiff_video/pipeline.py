@@ -20,7 +20,7 @@ from multidiff.guidance import Guided, Inpaint, Negative
 from multidiff.pipeline import Pipeline, StepCallback, check_count, check_indices, check_seed
 from multidiff.prediction import Prediction
 from multidiff.process import Process
-from multidiff.prompted import APART, check_network, check_recommended, guidance_rules, read_vocabulary
+from multidiff.prompted import APART, check_network, check_recommended, read_vocabulary
 from multidiff.random import Rng
 from multidiff.schedule import SCHEDULE_CLASSES
 from multidiff.state import Parts
@@ -259,10 +259,10 @@ class VideoPipeline(Pipeline):
         tokens = self.vocabulary.batch([request.prompts[request.place(i)] for i in numbers]).to(self.device)
         cond = Parts(tokens=tokens, known=known.expand(count, -1), frames=frames)
         denoiser: Denoiser = self.denoiser
-        if job.scale != 1:
+        if job.guidance.scale != 1:
             texts = [request.negatives[request.place(i)] or "" for i in numbers]
             away = Parts({**cond, "tokens": self.vocabulary.batch(texts).to(self.device)})
-            denoiser = Guided(denoiser, Negative(away), guidance_rules(self, job.scale))
+            denoiser = Guided(denoiser, Negative(away), job.guidance.rules())
         if bool(known.any()):
             denoiser = Inpaint(denoiser, frames.clone(), known[None, :, None, None, None])
         made, failed = self.draw(frames, rng, job.settings, cond=cond, denoiser=denoiser, callback_on_step_end=callback)

@@ -40,7 +40,7 @@ class VideoModule(PromptedModule):
     Args:
         network: ``{class: VideoUNet, ...}`` with the sizes that the class takes.
         recommended: settings for the checkpoint's users: solver, grid, num_inference_steps, steps_range,
-            guidance_scale.
+            guidance_scale, guidance_above.
         text_longest: words that a prompt can have.
         text: share of the samples that are given their prompt; the others teach what guidance moves away from.
         first, some, ends: share of the clips of which the first frame, the first few, or the first and last (for half

@@ -201,9 +201,9 @@ def test_guidance_acts_at_the_recommended_noise_levels_alone(make_tiny: Any) -> 
 
     everywhere, nowhere = made(), made(guidance_scale=1.0)
     assert (everywhere != nowhere).any()
-    assert (made(guidance_interval=[0, 1e9]) == everywhere).all()
-    assert (made(guidance_interval=[1e8, 1e9]) == nowhere).all()
-    between = made(guidance_interval=[10, 1e9])
+    assert (made(guidance_above=0.0) == everywhere).all()
+    assert (made(guidance_above=1e9) == nowhere).all()
+    between = made(guidance_above=10.0)
     assert (between != everywhere).any()
     assert (between != nowhere).any()
 
@@ -634,8 +634,8 @@ def broken(tiny: Path, folder: Path, changed: dict[str, Any]) -> Path:
         ({"recommended": None}, "the key 'recommended' is missing"),
         ({"recommended": {"solver": 3}}, "'solver' must be a string"),
         ({"recommended": {"guidance_range": 4}}, "'guidance_range' must"),
-        ({"recommended": {"guidance_interval": 4}}, "'guidance_interval' must"),
-        ({"recommended": {"guidance_interval": [4, 4]}}, "the smaller number first"),
+        ({"recommended": {"guidance_above": [4]}}, "'guidance_above' must"),
+        ({"recommended": {"guidance_above": -1}}, "'guidance_above' must"),
         ({"network": {"class": "VideoNetwork"}}, "unknown class"),
         ({"network": {"width": 24}}, "width|size|fit"),
         ({"network": {"heads": 0}}, "heads 0"),
