@@ -48,7 +48,7 @@ def said(pipe: Any, **call: Any) -> list[str]:
 def test_what_the_checkpoint_recommends_is_filled_in(pipe: Any) -> None:
     made = job(pipe, prompt="seven")
     assert made.settings.recipe() == {"solver": "dpm++2m", "grid": "log-snr", "num_inference_steps": 3}
-    assert made.scale == 1.5
+    assert made.guidance.scale == 1.5
     assert made.classes.tolist() == [[-1, -1]]
     assert made.recipe(RATE) == {"guidance_scale": 1.5, "prompt": ["seven"]}
 
