@@ -144,12 +144,13 @@ class MovingDigits:
             )
         object.__setattr__(self, "glyphs", self.glyphs.resized(self.size * 7 // 16))
         object.__setattr__(self, "_of", [np.flatnonzero(self.glyphs.labels == digit) for digit in range(10)])
+        object.__setattr__(self, "_digits", np.unique(self.glyphs.labels))
 
     def scene(self, rng: np.random.Generator, pairs: Sequence[tuple[int, str]] | None = None) -> Scene:
         """A scene, of given digits and motions or of any that are trained on (`held_out` ones are not)."""
         if pairs is None:
             count = 2 if rng.random() < self.two else 1
-            digits = rng.permutation(np.unique(self.glyphs.labels))[:count].tolist()
+            digits = rng.permutation(self._digits)[:count].tolist()  # type: ignore[attr-defined]
             pairs = [(digit, _motion(digit, rng)) for digit in digits]
         return tuple(self._actor(digit, motion, rng) for digit, motion in pairs)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from multidiff.conditioning.text import Vocabulary
 from multidiff.errors import InputError
@@ -131,6 +133,8 @@ class VideoData(BucketedData):
         gray: whether the frames of a folder of videos are made gray.
         two_digits: share of the scenes of moving digits that have two.
         cache: a folder that the decoded frames of a folder of videos are kept in; by default they are decoded anew.
+        num_workers: processes that make batches ahead of their use, for a GPU that would else wait; the batches are
+            the same with any number of them.
         seed: of the order of the batches, the windows and the phrasings.
         num_samples: clips that `predict` makes.
     """
@@ -145,6 +149,7 @@ class VideoData(BucketedData):
         gray: bool = False,
         two_digits: float = 0.25,
         cache: str | None = None,
+        num_workers: int = 0,
         seed: int = 0,
         num_samples: int = 8,
     ) -> None:
@@ -154,7 +159,9 @@ class VideoData(BucketedData):
         if not 0 <= two_digits <= 1:
             raise InputError(f"data.two_digits {two_digits} is not allowed: a share, from 0 to 1")
         self.frames, self.size, self.fps, self.gray, self.cache = frames, size, fps, gray, cache
-        self.two_digits = two_digits
+        if num_workers < 0:
+            raise InputError(f"data.num_workers {num_workers} is not allowed: 0 or more")
+        self.two_digits, self.num_workers = two_digits, num_workers
         self.videos: Videos | None = None
         self.present: list[int] = []
 
@@ -179,7 +186,7 @@ class VideoData(BucketedData):
         module = self.module()
         cutter = Cutter(self.videos, module.pixels, module.vocabulary, self.frames, module.chances, module.device)
         count = self.videos.count(split)
-        return Held([count], lambda bucket, rows, rng: cutter(split, rows.tolist(), rng))
+        return Held([count], partial(_drawn, cutter, split), cutter.ready, self.num_workers)
 
     def _open(self) -> Videos:
         if str(self.path) == "drawn":
@@ -190,6 +197,18 @@ class VideoData(BucketedData):
         from multidiff_video.opening import open_videos
 
         return Recorded(open_videos(self.path, fps=self.fps, size=self.size, gray=self.gray, cache=self.cache))
+
+
+class Drawn(NamedTuple):
+    """Clips of a batch, before they are on the device: (B, T, H, W, C) uint8, (B, L) int64, (B, T) bool if given."""
+
+    clips: Tensor
+    tokens: Tensor
+    known: Tensor
+
+
+def _drawn(cutter: Cutter, split: int, bucket: int, rows: Tensor, rng: Rng | None) -> Drawn:
+    return cutter.draw(split, rows.tolist(), rng)
 
 
 class Cutter:
@@ -216,25 +235,29 @@ class Cutter:
 
     def __call__(self, split: int, rows: list[int], rng: Rng | None) -> Batch:
         """A batch: (states, the space of what is not given, conditions)."""
+        return self.ready(self.draw(split, rows, rng))
+
+    def draw(self, split: int, rows: list[int], rng: Rng | None) -> Drawn:
+        """What can be made without the device."""
         if rng is None:
             draws = [np.random.default_rng(fold(row)) for row in rows]
             made = [
                 self.videos.window(split, row, self.frames, own, False) for row, own in zip(rows, draws, strict=True)
             ]
-            return self._batch(made, np.zeros((len(rows), self.frames), bool))
+            return self._drawn(made, np.zeros((len(rows), self.frames), bool))
         seeds = (rng.uniform(len(rows) + 1).numpy() * 2**53).astype(np.int64)
         draws = [np.random.default_rng(seed) for seed in seeds[1:]]
         if np.random.default_rng(seeds[0]).random() < self.chances.pictures or self.frames == 1:
             pairs = zip(rows * self.PICTURES, draws * self.PICTURES, strict=True)
             made = [self._window(split, row, 1, own, True) for row, own in pairs]
-            return self._batch(made, np.zeros((len(made), 1), bool))
+            return self._drawn(made, np.zeros((len(made), 1), bool))
         known = np.stack([self._given(own) for own in draws])
         # Where several frames are given they say where the clip is; a longer one is made of such windows.
         made = [
             self._window(split, row, self.frames, own, given[:2].all())
             for row, own, given in zip(rows, draws, known, strict=True)
         ]
-        return self._batch(made, known)
+        return self._drawn(made, known)
 
     def _given(self, rng: np.random.Generator) -> np.ndarray:
         """(frames,) bool, true for frames that are given."""
@@ -257,9 +280,12 @@ class Cutter:
         clip, said = self.videos.window(split, row, frames, rng, bool(anywhere))
         return clip, said if rng.random() < self.chances.text else ""
 
-    def _batch(self, made: Sequence[Window], known: np.ndarray) -> Batch:
-        states = self.pixels.encode(np.stack([clip for clip, _ in made])).to(self.device)
-        given = torch.from_numpy(known).to(self.device)
-        tokens = self.vocabulary.batch([said for _, said in made]).to(self.device)
-        cond = Parts(tokens=tokens, known=given, frames=states)
-        return states, Masked(~given), cond
+    def _drawn(self, made: Sequence[Window], known: np.ndarray) -> Drawn:
+        clips = torch.from_numpy(np.stack([clip for clip, _ in made]))
+        return Drawn(clips, self.vocabulary.batch([said for _, said in made]), torch.from_numpy(known))
+
+    def ready(self, drawn: Drawn) -> Batch:
+        """The batch, on the device."""
+        clips, tokens, known = (part.to(self.device, non_blocking=True) for part in drawn)
+        states = self.pixels.encode(clips)
+        return states, Masked(~known), Parts(tokens=tokens, known=known, frames=states)

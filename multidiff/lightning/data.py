@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import lightning
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from multidiff.errors import InputError
 from multidiff.lightning.module import Batch
@@ -20,8 +21,15 @@ TRAIN, VALIDATION, TEST = 0, 1, 2
 SPLITS = {"fit": (TRAIN, VALIDATION), "validate": (VALIDATION,), "test": (TEST,), "predict": ()}
 _CUTTING = 0xC077
 
-Cut = Callable[[int, Tensor, "Rng | None"], Batch]
+Cut = Callable[[int, Tensor, "Rng | None"], Any]
 """(bucket, rows in it, random numbers of the batch in training and None in evaluation) -> a batch."""
+
+Job = tuple[int, int, Tensor]
+"""Number of a batch, its bucket, rows in it."""
+
+
+def _as_it_is(made: Any) -> Any:
+    return made
 
 
 @dataclass(frozen=True)
@@ -31,10 +39,15 @@ class Held:
     Attributes:
         lengths: samples in each bucket.
         cut: makes a batch of some of them.
+        ready: brings what `cut` made to the device, where that is left to do.
+        num_workers: processes that cut training batches ahead of their use; 0 cuts each when it is asked for. With any
+            number `cut` must be picklable and keep to the CPU.
     """
 
     lengths: Sequence[int]
     cut: Cut
+    ready: Callable[[Any], Batch] = _as_it_is
+    num_workers: int = 0
 
 
 class BucketedData(lightning.LightningDataModule):
@@ -162,23 +175,47 @@ class Loader:
         return len(self.order)
 
     def __iter__(self) -> Iterator[Batch]:
-        rank, processes = self.part
-        for number, (bucket, rows) in self._stream():
-            rng = None if self.consumed is None else Rng.batch(fold(self.order.seed, number, rank, _CUTTING))
-            yield self.held.cut(bucket, rows[rank::processes], rng)
+        cutting = Cutting(self.held.cut, None if self.consumed is None else self.order.seed, self.part)
+        if self.consumed is None or not self.held.num_workers:
+            made: Iterable[Any] = map(cutting.__getitem__, self._jobs())
+        else:
+            jobs: Any = self._jobs()
+            made = DataLoader(cutting, None, sampler=jobs, num_workers=self.held.num_workers, collate_fn=_as_it_is)
+        return map(self.held.ready, made)
 
-    def _stream(self) -> Iterator[tuple[int, tuple[int, Tensor]]]:
+    def _jobs(self) -> Iterator[Job]:
         if self.consumed is None:
-            yield from enumerate(self.order.epoch(0))
+            yield from ((number, *batch) for number, batch in enumerate(self.order.epoch(0)))
             return
         number = self.consumed()
         epoch, done = divmod(number, len(self))
         while True:
             for place, batch in enumerate(self.order.epoch(epoch)):
                 if place >= done:
-                    yield number, batch
+                    yield number, *batch
                     number += 1
             epoch, done = epoch + 1, 0
+
+
+@dataclass(frozen=True)
+class Cutting(Dataset[Any]):
+    """What a process needs to cut batches: each has random numbers of its own, so any process may cut any.
+
+    Attributes:
+        cut: see `Held`.
+        seed: of training batches; None in evaluation.
+        part: rank and number of processes that train; each takes its share of every batch.
+    """
+
+    cut: Cut
+    seed: int | None
+    part: tuple[int, int]
+
+    def __getitem__(self, job: Job) -> Any:
+        number, bucket, rows = job
+        rank, processes = self.part
+        rng = None if self.seed is None else Rng.batch(fold(self.seed, number, rank, _CUTTING))
+        return self.cut(bucket, rows[rank::processes], rng)
 
 
 def quantile_edges(sizes: np.ndarray, count: int = 6) -> tuple[int, ...]:

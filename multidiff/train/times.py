@@ -72,9 +72,24 @@ class LogitNormal(TimeDensity):
         return torch.sigmoid(self.mean + self.std * torch.special.ndtri(u))
 
 
+@dataclass(frozen=True)
+class Power(TimeDensity):
+    """t is a power of a uniform number: low noise is trained more than high.
+
+    Attributes:
+        exponent: 1 is every time equally often.
+    """
+
+    exponent: float = 1.5
+
+    def quantile(self, u: Tensor, process: Process) -> Tensor:
+        return u**self.exponent
+
+
 TIMES = {
     "uniform": Entry(Uniform, summary="every time equally often"),
     "log-normal": Entry(LogNormal, summary="log(sigma / alpha) is Gaussian: EDM"),
+    "power": Entry(Power, summary="t is a power of a uniform number: more often at low noise"),
     "logit-normal": Entry(LogitNormal, summary="logit(t) is Gaussian: rectified flows"),
 }
 """Name -> density, for `make`."""
