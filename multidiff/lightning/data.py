@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,7 +181,14 @@ class Loader:
             made: Iterable[Any] = map(cutting.__getitem__, self._jobs())
         else:
             jobs: Any = self._jobs()
-            made = DataLoader(cutting, None, sampler=jobs, num_workers=self.held.num_workers, collate_fn=_as_it_is)
+            made = DataLoader(
+                cutting,
+                batch_size=None,
+                sampler=jobs,
+                num_workers=self.held.num_workers,
+                collate_fn=_as_it_is,
+                worker_init_fn=_deaf,
+            )
         return map(self.held.ready, made)
 
     def _jobs(self) -> Iterator[Job]:
@@ -216,6 +224,12 @@ class Cutting(Dataset[Any]):
         rank, processes = self.part
         rng = None if self.seed is None else Rng.batch(fold(self.seed, number, rank, _CUTTING))
         return self.cut(bucket, rows[rank::processes], rng)
+
+
+def _deaf(worker: int) -> None:
+    """Ctrl-C and SIGTERM reach all processes of a run; the one that trains saves, and then ends the others."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def quantile_edges(sizes: np.ndarray, count: int = 6) -> tuple[int, ...]:

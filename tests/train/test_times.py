@@ -12,7 +12,7 @@ from multidiff.errors import InputError
 from multidiff.process import Process
 from multidiff.random import Rng
 from multidiff.schedule import VE, Cosine
-from multidiff.train.times import LogitNormal, LogNormal, TimeDensity, Uniform, make
+from multidiff.train.times import LogitNormal, LogNormal, Power, TimeDensity, Uniform, make
 
 N = 4096
 
@@ -29,6 +29,8 @@ def share_below(density: TimeDensity, t: Tensor, process: Process) -> Tensor:
         return normal_cdf((log_sigma - density.mean) / density.std)
     if isinstance(density, LogitNormal):
         return normal_cdf((torch.logit(t) - density.mean) / density.std)
+    if isinstance(density, Power):
+        return t ** (1 / density.exponent)
     return t
 
 
@@ -38,6 +40,8 @@ CASES = [
     (LogNormal(-1.2, 1.2), Process(VE())),
     (LogitNormal(), Process(Cosine())),
     (LogitNormal(0.5, 0.8), Process(Cosine())),
+    (Power(), Process(Cosine())),
+    (Power(3.0), Process(VE())),
 ]
 
 

@@ -405,6 +405,22 @@ def fit(tmp_path: Path) -> Fit:
     return run
 
 
+@pytest.mark.parametrize("path", ["drawn", "films"])
+def test_the_batches_are_the_same_with_any_number_of_processes(fit: Fit, tmp_path: Path, path: str) -> None:
+    if path == "films":
+        path = str(tmp_path / "films")
+        films().save(path)
+    plain, ahead, resumed = Seen(), Seen(), Seen()
+    fit(path, "plain", callbacks=(plain,), max_steps=6)
+    fit(path, "ahead", callbacks=(ahead,), max_steps=3, data={"num_workers": 2})
+    last = tmp_path / "ahead" / "checkpoints" / "last.ckpt"
+    fit(path, "ahead", last, (resumed,), max_steps=6, data={"num_workers": 1})
+    made = ahead.batches + resumed.batches
+    assert len(made) == len(plain.batches) == 6
+    for one, other in zip(made, plain.batches, strict=True):
+        assert all(map(torch.equal, one, other))
+
+
 def test_a_run_ends_with_a_checkpoint_that_generates(fit: Fit, tmp_path: Path) -> None:
     trainer = fit()
     module = trainer.lightning_module
@@ -619,6 +635,7 @@ WRONG = [
     (["--data.batch_size", "0"], "batch size 0 is not allowed"),
     (["--data.frames", "0"], "data.frames 0"),
     (["--data.size", "0"], "data.size 0"),
+    (["--data.num_workers", "-1"], "data.num_workers -1"),
     (["--data.path", "drawn", "--data.size", "12"], "a field of 16 pixels or more, not 12"),
     (["--data.path", "drawn", "--data.size", "18"], "sides must be multiples of 4"),
     (["--ckpt_path", "absent.ckpt"], "--ckpt_path: no file absent.ckpt"),
