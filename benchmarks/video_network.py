@@ -36,7 +36,7 @@ from multidiff_video.digits import caption, words
 from multidiff_video.network import VideoUNet
 
 RECIPE = Path(multidiff_video.__file__).parent / "configs/video-digits.yaml"
-PEERS = {"UNet3DConditionModel": (24, 40, 64, 72), "UNetMotionModel": (24, 32, 64, 80)}
+PEERS = {"UNet3DConditionModel": (32, 56, 80, 96), "UNetMotionModel": (32, 48, 80, 104)}
 """Channels of the levels; together with four heads they have as many weights as the recipe's network."""
 PRECISIONS = ("float32", "bfloat16")
 TEXT = 128
