@@ -13,6 +13,7 @@ from torch import Tensor
 from multidiff.conditioning.text import Vocabulary
 from multidiff.errors import InputError
 from multidiff.lightning.data import TRAIN
+from multidiff.lightning.exporting import CONFIG
 from multidiff.lightning.prompted import RECOMMENDED, PromptedModule
 from multidiff.random import Rng
 from multidiff.train import times as densities
@@ -118,6 +119,12 @@ class VideoModule(PromptedModule):
                 "prepare them at another size, or change model.network.patch or widths"
             )
         self.ema = EMA(self.denoiser.network, self.ema.decay)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The frames stay in the units that the weights were trained in, whatever is trained on from here."""
+        super().on_load_checkpoint(checkpoint)
+        if CONFIG in checkpoint:
+            self.pixels = Pixels(**checkpoint[CONFIG]["pixels"])
 
     def network_config(self) -> dict[str, Any]:
         """The network as config.json spells it."""

@@ -405,6 +405,17 @@ def fit(tmp_path: Path) -> Fit:
     return run
 
 
+def test_a_resumed_run_keeps_the_units_of_brightness(fit: Fit, tmp_path: Path) -> None:
+    first = fit(max_steps=2).lightning_module
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    seen = Seen()
+    other = fit(ckpt_path=last, callbacks=(seen,), max_steps=4, data={"two_digits": 1.0}).lightning_module
+    assert other.pixels == first.pixels
+    assert measured(other.trainer.datamodule.videos, FRAMES) != first.pixels  # of these clips it would be another
+    darkest = min(float(states.min()) for states, _ in seen.batches)
+    assert darkest == pytest.approx(-first.pixels.mean / first.pixels.deviation)  # black, in the units of the first
+
+
 @pytest.mark.parametrize("path", ["drawn", "films"])
 def test_the_batches_are_the_same_with_any_number_of_processes(fit: Fit, tmp_path: Path, path: str) -> None:
     if path == "films":
