@@ -58,7 +58,7 @@ class AudioModule(PromptedModule):
         durations_weight: factor of the loss of the length that a prompt stands for.
         shift: times the noise of the cosine schedule at every time: the more numbers a sound has, the more noise it
             takes to hide what happens in it (Hoogeboom et al. 2023, section 3.1).
-        times: how noise levels are drawn: uniform, log-normal or logit-normal.
+        times: how noise levels are drawn: uniform, power, log-normal or logit-normal.
         weighting: of the error: edm, min-snr, sigmoid or uniform.
         learning_rate, warmup_steps, decay_fraction, weight_decay, ema_decay, seed: see `DiffusionModule`.
     """

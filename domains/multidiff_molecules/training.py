@@ -43,7 +43,7 @@ class MoleculeModule(DiffusionModule):
         position_scale: deviation of the coordinates, angstrom.
         width, vectors, pair_width, layers, heads, degree: of `MoleculeNetwork`.
         positions_weight, atoms_weight, charges_weight, bonds_weight: factors of the losses of the parts.
-        times: how noise levels are drawn: uniform, log-normal or logit-normal.
+        times: how noise levels are drawn: uniform, power, log-normal or logit-normal.
         weighting: of the error of the positions: edm, min-snr, sigmoid or uniform.
         learned_uncertainty: learn a weight of each part's loss at each noise level.
         self_conditioning: share of the steps in which the network sees its own first estimate.

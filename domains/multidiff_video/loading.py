@@ -158,9 +158,9 @@ class VideoData(BucketedData):
             raise InputError(f"data.frames {frames} and data.size {size} are not allowed: 1 or more")
         if not 0 <= two_digits <= 1:
             raise InputError(f"data.two_digits {two_digits} is not allowed: a share, from 0 to 1")
-        self.frames, self.size, self.fps, self.gray, self.cache = frames, size, fps, gray, cache
         if num_workers < 0:
             raise InputError(f"data.num_workers {num_workers} is not allowed: 0 or more")
+        self.frames, self.size, self.fps, self.gray, self.cache = frames, size, fps, gray, cache
         self.two_digits, self.num_workers = two_digits, num_workers
         self.videos: Videos | None = None
         self.present: list[int] = []
@@ -186,7 +186,7 @@ class VideoData(BucketedData):
         module = self.module()
         cutter = Cutter(self.videos, module.pixels, module.vocabulary, self.frames, module.chances, module.device)
         count = self.videos.count(split)
-        return Held([count], partial(_drawn, cutter, split), cutter.ready, self.num_workers)
+        return Held([count], partial(_cut, cutter, split), cutter.ready, self.num_workers)
 
     def _open(self) -> Videos:
         if str(self.path) == "drawn":
@@ -207,7 +207,7 @@ class Drawn(NamedTuple):
     known: Tensor
 
 
-def _drawn(cutter: Cutter, split: int, bucket: int, rows: Tensor, rng: Rng | None) -> Drawn:
+def _cut(cutter: Cutter, split: int, bucket: int, rows: Tensor, rng: Rng | None) -> Drawn:
     return cutter.draw(split, rows.tolist(), rng)
 
 
@@ -244,20 +244,20 @@ class Cutter:
             made = [
                 self.videos.window(split, row, self.frames, own, False) for row, own in zip(rows, draws, strict=True)
             ]
-            return self._drawn(made, np.zeros((len(rows), self.frames), bool))
+            return self._gathered(made, np.zeros((len(rows), self.frames), bool))
         seeds = (rng.uniform(len(rows) + 1).numpy() * 2**53).astype(np.int64)
         draws = [np.random.default_rng(seed) for seed in seeds[1:]]
         if np.random.default_rng(seeds[0]).random() < self.chances.pictures or self.frames == 1:
             pairs = zip(rows * self.PICTURES, draws * self.PICTURES, strict=True)
             made = [self._window(split, row, 1, own, True) for row, own in pairs]
-            return self._drawn(made, np.zeros((len(made), 1), bool))
+            return self._gathered(made, np.zeros((len(made), 1), bool))
         known = np.stack([self._given(own) for own in draws])
         # Where several frames are given they say where the clip is; a longer one is made of such windows.
         made = [
             self._window(split, row, self.frames, own, given[:2].all())
             for row, own, given in zip(rows, draws, known, strict=True)
         ]
-        return self._drawn(made, known)
+        return self._gathered(made, known)
 
     def _given(self, rng: np.random.Generator) -> np.ndarray:
         """(frames,) bool, true for frames that are given."""
@@ -280,7 +280,7 @@ class Cutter:
         clip, said = self.videos.window(split, row, frames, rng, bool(anywhere))
         return clip, said if rng.random() < self.chances.text else ""
 
-    def _drawn(self, made: Sequence[Window], known: np.ndarray) -> Drawn:
+    def _gathered(self, made: Sequence[Window], known: np.ndarray) -> Drawn:
         clips = torch.from_numpy(np.stack([clip for clip, _ in made]))
         return Drawn(clips, self.vocabulary.batch([said for _, said in made]), torch.from_numpy(known))
 

@@ -51,7 +51,7 @@ class VideoModule(PromptedModule):
             Forcing").
         shift: times the noise of the cosine schedule at every time: the more alike frames are, the more noise it takes
             to hide what happens in them (Hoogeboom et al. 2023, section 3.1).
-        times: how noise levels are drawn: uniform, log-normal or logit-normal.
+        times: how noise levels are drawn: uniform, power, log-normal or logit-normal.
         weighting: of the error: edm, min-snr, sigmoid or uniform.
         learning_rate, warmup_steps, decay_fraction, weight_decay, ema_decay, seed: see `DiffusionModule`.
     """

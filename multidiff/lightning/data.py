@@ -25,7 +25,7 @@ _CUTTING = 0xC077
 Cut = Callable[[int, Tensor, "Rng | None"], Any]
 """(bucket, rows in it, random numbers of the batch in training and None in evaluation) -> a batch."""
 
-Job = tuple[int, int, Tensor]
+Planned = tuple[int, int, Tensor]
 """Number of a batch, its bucket, rows in it."""
 
 
@@ -178,20 +178,20 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         cutting = Cutting(self.held.cut, None if self.consumed is None else self.order.seed, self.part)
         if self.consumed is None or not self.held.num_workers:
-            made: Iterable[Any] = map(cutting.__getitem__, self._jobs())
+            made: Iterable[Any] = map(cutting.__getitem__, self._planned())
         else:
-            jobs: Any = self._jobs()
+            planned: Any = self._planned()
             made = DataLoader(
                 cutting,
                 batch_size=None,
-                sampler=jobs,
+                sampler=planned,
                 num_workers=self.held.num_workers,
                 collate_fn=_as_it_is,
                 worker_init_fn=_deaf,
             )
         return map(self.held.ready, made)
 
-    def _jobs(self) -> Iterator[Job]:
+    def _planned(self) -> Iterator[Planned]:
         if self.consumed is None:
             yield from ((number, *batch) for number, batch in enumerate(self.order.epoch(0)))
             return
@@ -219,8 +219,8 @@ class Cutting(Dataset[Any]):
     seed: int | None
     part: tuple[int, int]
 
-    def __getitem__(self, job: Job) -> Any:
-        number, bucket, rows = job
+    def __getitem__(self, planned: Planned) -> Any:
+        number, bucket, rows = planned
         rank, processes = self.part
         rng = None if self.seed is None else Rng.batch(fold(self.seed, number, rank, _CUTTING))
         return self.cut(bucket, rows[rank::processes], rng)

@@ -74,7 +74,7 @@ class LogitNormal(TimeDensity):
 
 @dataclass(frozen=True)
 class Power(TimeDensity):
-    """t is a power of a uniform number: low noise is trained more than high.
+    """t is a power of a uniform number, so Beta(1 / exponent, 1): low noise is trained more than high.
 
     Attributes:
         exponent: 1 is every time equally often.
