@@ -178,6 +178,15 @@ class MovingDigits:
             np.maximum(seen, self.glyphs.images[actor.glyph], out=seen)
         return out
 
+    def ink(self, scene: Scene, frames: int, first: int, square: int) -> np.ndarray:
+        """How much of each digit is in each square of `square` pixels: (frames, 10, h, w) float32, 0 to 1."""
+        side = self.size // square
+        out = np.zeros((frames, 10, side, side), np.float32)
+        for actor in scene:
+            alone = self.render((actor,), frames, first)[:, : side * square, : side * square, 0]
+            out[:, actor.digit] = alone.reshape(frames, side, square, side, square).mean((2, 4)) / 255
+        return out
+
 
 def held_out(digit: int, motion: str) -> bool:
     """Whether a digit never moves so in training: one motion of each digit, ten of the eighty pairs."""

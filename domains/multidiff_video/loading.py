@@ -21,8 +21,31 @@ from multidiff.state import Parts
 from multidiff_video import digits
 from multidiff_video.pixels import Pixels
 
-Window = tuple[np.ndarray, str]
-"""(frames, H, W, C) uint8 and what is said of it."""
+
+class Truth(NamedTuple):
+    """What is seen in a clip, where that is known exactly.
+
+    Attributes:
+        ink: (frames, 10, h, w) float32, how much of each digit is in each square; see `digits.MovingDigits.ink`.
+        motions: (10,) int64, of each digit, among `digits.MOTIONS`; 0 where it is not there.
+    """
+
+    ink: np.ndarray
+    motions: np.ndarray
+
+
+class Window(NamedTuple):
+    """A part of a clip.
+
+    Attributes:
+        clip: (frames, H, W, C) uint8.
+        said: what is said of it.
+        truth: what is seen in it; None where that is not known, or not asked for.
+    """
+
+    clip: np.ndarray
+    said: str
+    truth: Truth | None = None
 
 
 class Videos(Protocol):
@@ -52,15 +75,17 @@ class Procedural:
         glyphs: of each split.
         size: pixels.
         two: share of the scenes with two digits.
+        square: pixels on a side of the squares that the truth of a window is told of; 0 for none.
     """
 
     fps = 10.0
     counts = (50_000, 64, 512)
     """Scenes that stand for an epoch of each split."""
 
-    def __init__(self, glyphs: Sequence[digits.Glyphs], size: int, two: float = 0.25) -> None:
+    def __init__(self, glyphs: Sequence[digits.Glyphs], size: int, two: float = 0.25, square: int = 0) -> None:
         self.splits = [digits.MovingDigits(own, size, two) for own in glyphs]
         self.shape = (size, size, 1)
+        self.square = square
 
     def count(self, split: int) -> int:
         return self.counts[split]
@@ -69,10 +94,16 @@ class Procedural:
         return digits.words()
 
     def window(self, split: int, row: int, frames: int, rng: np.random.Generator, anywhere: bool) -> Window:
-        scene = self.splits[split].scene(rng)
+        scenes = self.splits[split]
+        scene = scenes.scene(rng)
         first = int(rng.integers(64)) if anywhere else 0
         told = digits.caption([(actor.digit, actor.motion) for actor in scene], rng)
-        return self.splits[split].render(scene, frames, first), told
+        truth = None
+        if self.square:
+            motions = np.zeros(10, np.int64)
+            motions[[actor.digit for actor in scene]] = [digits.MOTIONS.index(actor.motion) for actor in scene]
+            truth = Truth(scenes.ink(scene, frames, first, self.square), motions)
+        return Window(scenes.render(scene, frames, first), told, truth)
 
 
 class Recorded:
@@ -100,7 +131,7 @@ class Recorded:
         if excess < 0:  # a clip that is too short stands still at its end
             clip = np.concatenate([clip, np.repeat(clip[-1:], -excess, 0)])
         said = self.videos.captions[number]
-        return clip, said[int(rng.integers(len(said)))] if said else ""
+        return Window(clip, said[int(rng.integers(len(said)))] if said else "")
 
 
 @dataclass(frozen=True)
@@ -189,22 +220,36 @@ class VideoData(BucketedData):
         return Held([count], partial(_cut, cutter, split), cutter.ready, self.num_workers)
 
     def _open(self) -> Videos:
+        square: int = self.module().square
         if str(self.path) == "drawn":
-            return Procedural([digits.drawn_glyphs()] * 3, self.size, self.two_digits)
+            return Procedural([digits.drawn_glyphs()] * 3, self.size, self.two_digits, square)
         if self.path.suffix == ".npz":
             glyphs = [digits.mnist_glyphs(self.path, split) for split in ("train", "validation", "test")]
-            return Procedural(glyphs, self.size, self.two_digits)
+            return Procedural(glyphs, self.size, self.two_digits, square)
+        if square or self.module().reading:
+            raise InputError(
+                f"model.grounding and model.reading are for moving digits, whose truth is known; for {self.path} "
+                "leave them at 0"
+            )
         from multidiff_video.opening import open_videos
 
         return Recorded(open_videos(self.path, fps=self.fps, size=self.size, gray=self.gray, cache=self.cache))
 
 
 class Drawn(NamedTuple):
-    """Clips of a batch, before they are on the device: (B, T, H, W, C) uint8, (B, L) int64, (B, T) bool if given."""
+    """A batch before it is on the device.
+
+    Attributes:
+        clips: (B, T, H, W, C) uint8.
+        tokens: (B, L) int64.
+        known: (B, T) bool, true for frames that are given.
+        truth: ``ink`` (B, T, 10, h, w) and ``motions`` (B, 10), where they are known; pictures have none.
+    """
 
     clips: Tensor
     tokens: Tensor
     known: Tensor
+    truth: dict[str, Tensor]
 
 
 def _cut(cutter: Cutter, split: int, bucket: int, rows: Tensor, rng: Rng | None) -> Drawn:
@@ -277,15 +322,20 @@ class Cutter:
         return known
 
     def _window(self, split: int, row: int, frames: int, rng: np.random.Generator, anywhere: bool) -> Window:
-        clip, said = self.videos.window(split, row, frames, rng, bool(anywhere))
-        return clip, said if rng.random() < self.chances.text else ""
+        window = self.videos.window(split, row, frames, rng, bool(anywhere))
+        return window if rng.random() < self.chances.text else window._replace(said="")
 
     def _gathered(self, made: Sequence[Window], known: np.ndarray) -> Drawn:
-        clips = torch.from_numpy(np.stack([clip for clip, _ in made]))
-        return Drawn(clips, self.vocabulary.batch([said for _, said in made]), torch.from_numpy(known))
+        clips = torch.from_numpy(np.stack([window.clip for window in made]))
+        truths = [window.truth for window in made if window.truth is not None and known.shape[1] > 1]
+        truth = {
+            name: torch.from_numpy(np.stack([getattr(own, name) for own in truths])) for name in Truth._fields if truths
+        }
+        return Drawn(clips, self.vocabulary.batch([window.said for window in made]), torch.from_numpy(known), truth)
 
     def ready(self, drawn: Drawn) -> Batch:
         """The batch, on the device."""
-        clips, tokens, known = (part.to(self.device, non_blocking=True) for part in drawn)
+        clips, tokens, known = (part.to(self.device, non_blocking=True) for part in drawn[:3])
+        truth = {name: part.to(self.device, non_blocking=True) for name, part in drawn.truth.items()}
         states = self.pixels.encode(clips)
-        return states, Masked(~known), Parts(tokens=tokens, known=known, frames=states)
+        return states, Masked(~known), Parts({"tokens": tokens, "known": known, "frames": states, **truth})

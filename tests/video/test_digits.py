@@ -117,6 +117,22 @@ def test_where_digits_overlap_both_are_seen(scenes: MovingDigits) -> None:
 # ------------------------------------------------------------------------------------------------------------ captions
 
 
+def test_the_ink_of_each_digit_is_where_it_is(scenes: MovingDigits) -> None:
+    rng = np.random.default_rng(0)
+    for first in (0, 7):
+        scene = scenes.scene(rng, [(3, "left"), (8, "up then down")])
+        ink = scenes.ink(scene, 5, first, 8)
+        side = scenes.size // 8
+        assert ink.shape == (5, 10, side, side)
+        for actor in scene:
+            alone = scenes.render((actor,), 5, first)[..., 0] / 255
+            squares = [
+                [alone[:, 8 * y : 8 * y + 8, 8 * x : 8 * x + 8].mean((1, 2)) for x in range(side)] for y in range(side)
+            ]
+            np.testing.assert_allclose(ink[:, actor.digit], np.moveaxis(np.array(squares), -1, 0), atol=1e-6)
+        assert not np.delete(ink, [3, 8], 1).any()
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_every_caption_says_what_happens(count: int) -> None:
     rng = np.random.default_rng(count)

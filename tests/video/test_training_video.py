@@ -32,9 +32,9 @@ from multidiff.schedule import Cosine
 from multidiff.state import Parts
 from multidiff.train.objective import Objective
 from multidiff_video import domain
-from multidiff_video.digits import MovingDigits, caption, drawn_glyphs, parse, words
+from multidiff_video.digits import MOTIONS, MovingDigits, caption, drawn_glyphs, parse, words
 from multidiff_video.encoding import write
-from multidiff_video.loading import Chances, Cutter, Procedural, Recorded
+from multidiff_video.loading import Chances, Cutter, Procedural, Recorded, Window
 from multidiff_video.network import VideoUNet
 from multidiff_video.packed import PackedVideos
 from multidiff_video.pixels import Pixels
@@ -258,7 +258,7 @@ class Asked:
 
     def window(self, split: int, row: int, frames: int, rng: np.random.Generator, anywhere: bool) -> Any:
         self.seen.append((frames, anywhere))
-        return np.zeros((frames, SIZE, SIZE, 1), np.uint8), "a"
+        return Window(np.zeros((frames, SIZE, SIZE, 1), np.uint8), "a")
 
 
 def test_windows_are_from_anywhere_where_several_frames_say_where() -> None:
@@ -282,13 +282,41 @@ def test_digits_are_made_as_they_are_told() -> None:
     assert set(Vocabulary.of(videos.texts(), 20).known) >= set(Vocabulary.of(words(), 20).known)
     scenes = MovingDigits(drawn_glyphs(), 32)
     for seed in range(40):
-        clip, said = videos.window(0, 5, 6, np.random.default_rng(seed), False)
+        clip, said, truth = videos.window(0, 5, 6, np.random.default_rng(seed), False)
         scene = scenes.scene(np.random.default_rng(seed))
         assert np.array_equal(clip, scenes.render(scene, 6))
         assert parse(said) == [(actor.digit, actor.motion) for actor in scene]
-    late = [videos.window(0, 5, 6, np.random.default_rng(seed), True)[0] for seed in range(10)]
-    early = [videos.window(0, 5, 6, np.random.default_rng(seed), False)[0] for seed in range(10)]
+        assert truth is None
+    late = [videos.window(0, 5, 6, np.random.default_rng(seed), True).clip for seed in range(10)]
+    early = [videos.window(0, 5, 6, np.random.default_rng(seed), False).clip for seed in range(10)]
     assert sum(np.array_equal(a, b) for a, b in zip(late, early, strict=True)) <= 2
+
+
+def test_the_truth_of_moving_digits() -> None:
+    """Where it is asked for, and in the same clips as where it is not."""
+    plain, told = (Procedural([drawn_glyphs()] * 3, 32, 0.5, square) for square in (0, 8))
+    scenes = MovingDigits(drawn_glyphs(), 32, 0.5)
+    for seed in range(20):
+        for anywhere in (False, True):
+            one, other = (v.window(0, 0, 6, np.random.default_rng(seed), anywhere) for v in (plain, told))
+            assert np.array_equal(one.clip, other.clip)
+            assert one.said == other.said
+            assert other.truth is not None
+            asked = dict(parse(other.said) or [])
+            seen = np.flatnonzero(other.truth.ink.any((0, 2, 3))).tolist()
+            assert sorted(asked) == seen
+            assert {digit: MOTIONS[other.truth.motions[digit]] for digit in seen} == asked
+        scene = scenes.scene(np.random.default_rng(seed))
+        assert np.array_equal(
+            told.window(0, 0, 6, np.random.default_rng(seed), False).truth.ink, scenes.ink(scene, 6, 0, 8)
+        )
+    batches = [cond for _, _, cond in many(cutter(told, pictures=0.4), 3, 20)]
+    for cond in batches:
+        assert ("ink" in cond) == (cond["known"].shape[1] > 1)
+        if "ink" in cond:
+            assert cond["ink"].shape == (3, FRAMES, 10, 4, 4)
+            assert cond["motions"].shape == (3, 10)
+    assert {"ink" in cond for cond in batches} == {False, True}
 
 
 # ------------------------------------------------------------------------------------------------------------ the loss
@@ -503,9 +531,10 @@ def differences(a: Any, b: Any, where: str = "") -> list[str]:
 
 @pytest.mark.parametrize(("digits", "precision"), [(True, "32-true"), (False, "bf16-mixed")])
 def test_resumed_equals_uninterrupted(fit: Fit, tmp_path: Path, data_path: Path, digits: bool, precision: str) -> None:
-    """Over the end of an epoch, where there is one."""
+    """Over the end of an epoch, where there is one; with lessons in reading and heads of their own, where there are."""
     path = "drawn" if digits else data_path
-    options: dict[str, Any] = {"precision": precision, "max_steps": 6, "model": {"forcing": 0.5}}
+    model = {"forcing": 0.5} | ({"reading": 3, "grounding": 1.0} if digits else {})
+    options: dict[str, Any] = {"precision": precision, "max_steps": 6, "model": model}
     whole, first, second = Seen(), Seen(), Seen()
     fit(path, "straight", callbacks=(whole,), **options)
     stop = At(2, lambda _: os.kill(os.getpid(), signal.SIGTERM))
@@ -527,6 +556,63 @@ def test_the_comparison_can_fail(fit: Fit, tmp_path: Path) -> None:
         fit(name=name, max_steps=1, model={"seed": seed})
     ends = [state(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("one", "other")]
     assert differences(*ends)
+
+
+def test_training_begins_from_the_weights_of_a_checkpoint(fit: Fit, tmp_path: Path) -> None:
+    fit(max_steps=2)
+    begun = multidiff.load(tmp_path / "run" / "export")
+    held = {"weights": str(tmp_path / "run" / "export"), "learning_rate": 0.0}
+    fit("drawn", "still", max_steps=1, model=held)
+    other = multidiff.load(tmp_path / "still" / "export")
+    assert differences(dict(other.network.state_dict()), dict(begun.network.state_dict())) == []
+    assert other.config == begun.config
+    fit("drawn", "on", max_steps=2, model={"weights": held["weights"]}, data={"two_digits": 1.0})
+    moved = multidiff.load(tmp_path / "on" / "export")
+    assert differences(dict(moved.network.state_dict()), dict(begun.network.state_dict()))
+    assert moved.pixels == begun.pixels  # whatever the brightness of these clips is
+    # A vocabulary of its own is what the weights know; other words are left out.
+    films(captions=[("a 3 flying left",)] * 16).save(tmp_path / "flying")
+    fit(tmp_path / "flying", "other", max_steps=1, model={"weights": held["weights"]})
+    assert multidiff.load(tmp_path / "other" / "export").vocabulary == begun.vocabulary
+
+
+@pytest.mark.parametrize(
+    ("model", "data", "says"),
+    [
+        ({"network": {**NETWORK, "width": 36}}, "drawn", "its network has width 24, and the one to be trained 36"),
+        ({}, "colour", "its network has channels 1, and the one to be trained 3"),
+        ({"weights": "absent"}, "drawn", "no checkpoint named 'absent'|unknown checkpoint 'absent'"),
+    ],
+    ids=["width", "channels", "absent"],
+)
+def test_weights_that_do_not_fit(fit: Fit, tmp_path: Path, model: dict[str, Any], data: str, says: str) -> None:
+    fit(max_steps=1)
+    if data == "colour":
+        films(channels=3).save(tmp_path / data)
+        data = str(tmp_path / data)
+    with pytest.raises(InputError, match=says) as caught:
+        fit(data, "other", model={"weights": str(tmp_path / "run" / "export"), **model})
+    assert "\n" not in str(caught.value)
+
+
+def test_grounding_is_for_training_alone(fit: Fit, tmp_path: Path) -> None:
+    """It changes what is learned, its heads are trained, and nothing of them is in the checkpoint for use."""
+    plain = fit(name="plain", max_steps=3).lightning_module
+    module = fit(max_steps=3, model={"grounding": 1.0}).lightning_module
+    assert {"train/which", "train/motion", "train/where"} <= set(module.trainer.logged_metrics)
+    assert all(bool(head.weight.any()) for head in module.grounding.heads.values())
+    pipes = [multidiff.load(tmp_path / name / "export") for name in ("plain", "run")]
+    one, other = (dict(pipe.network.state_dict()) for pipe in pipes)
+    assert one.keys() == other.keys()
+    assert differences(one, other)
+    assert not plain.trainer.logged_metrics.keys() & {"train/which", "train/motion", "train/where"}
+
+
+@pytest.mark.parametrize("model", [{"grounding": 1.0}, {"reading": 5}], ids=str)
+def test_what_needs_the_truth_is_for_moving_digits(fit: Fit, data_path: Path, model: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="are for moving digits") as caught:
+        fit(data_path, model=model)
+    assert "\n" not in str(caught.value)
 
 
 # ----------------------------------------------------------------------------------------------------- what is refused
@@ -639,6 +725,10 @@ WRONG = [
     (["--model.times", "unifrm"], "did you mean 'uniform'?"),
     (["--model.shift", "0"], "shift"),
     (["--model.pictures", "2"], "are shares"),
+    (["--model.reading", "-1"], "model.reading -1"),
+    (["--model.grounding", "-0.5"], "model.grounding -0.5"),
+    (["--model.weights", "absent"], "absent"),
+    (["--model.weights", "audio-sfx"], "audio"),
     (["--model.text_longst", "3"], "did you mean 'model.text_longest'"),
     (["--data.path", "absent"], "absent"),
     (["--data.path", "absent.npz"], "no file absent.npz"),
