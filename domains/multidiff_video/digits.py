@@ -151,7 +151,7 @@ class MovingDigits:
         if pairs is None:
             count = 2 if rng.random() < self.two else 1
             digits = rng.permutation(self._digits)[:count].tolist()  # type: ignore[attr-defined]
-            pairs = [(digit, _motion(digit, rng)) for digit in digits]
+            pairs = [(digit, trained_motion(digit, rng)) for digit in digits]
         return tuple(self._actor(digit, motion, rng) for digit, motion in pairs)
 
     def _actor(self, digit: int, motion: str, rng: np.random.Generator) -> Actor:
@@ -193,7 +193,8 @@ def held_out(digit: int, motion: str) -> bool:
     return MOTIONS.index(motion) == (3 * digit + 1) % len(MOTIONS)
 
 
-def _motion(digit: int, rng: np.random.Generator) -> str:
+def trained_motion(digit: int, rng: np.random.Generator) -> str:
+    """Any motion that a digit makes in training."""
     return str(rng.choice([motion for motion in MOTIONS if not held_out(digit, motion)]))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,6 +18,13 @@ _BYTES_A_PIXEL = 12
 """The state and its decoded copy in float32, two of uint8, and what lies between."""
 _SHARE = 0.8
 """Of the free memory that a batch may take."""
+_NO_LIMIT = 2**62
+_GROUPS = Path("/sys/fs/cgroup")
+_LIMITS = (
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
+)
+"""Where a container's limit stands, and what is taken of it, in the second and the first version of control groups."""
 
 
 def refuse_too_much(pipe: VideoPipeline, frames: int, size: tuple[int, int], estimates: int) -> None:
@@ -53,9 +61,13 @@ def fitting(pipe: VideoPipeline, frames: int, size: tuple[int, int], estimates: 
 
 
 def free_bytes(device: torch.device) -> int:
-    """Memory that is free on a device."""
+    """Memory that is free on a device; on a CPU no more than a container's limit leaves."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
+    return min(_machine_bytes(), _container_bytes())
+
+
+def _machine_bytes() -> int:
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             lines = dict(line.split(":", 1) for line in file)
@@ -64,4 +76,16 @@ def free_bytes(device: torch.device) -> int:
         try:
             return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         except (AttributeError, OSError, ValueError):  # Windows
-            return 2**62
+            return _NO_LIMIT
+
+
+def _container_bytes() -> int:
+    """What is left of the limit of a control group; pages of files that were read once are free for the asking."""
+    for limit, used, cached in _LIMITS:
+        try:
+            stat = dict(line.split() for line in (_GROUPS / limit).with_name("memory.stat").read_text().splitlines())
+            taken = int((_GROUPS / used).read_text()) - int(stat[cached])
+            return max(0, int((_GROUPS / limit).read_text()) - taken)
+        except (OSError, KeyError, ValueError):  # no such group, or "max": no limit
+            continue
+    return _NO_LIMIT

@@ -103,7 +103,7 @@ def test_which_digit_has_which_motion_is_learned_from_captions() -> None:
         return TextEncoder(len(vocabulary), 128, 2, 20)
 
     taught, again, untaught = encoder(), encoder(), encoder()
-    assert teach(taught, vocabulary, 250) > 0.95
+    assert teach(taught, vocabulary, 300) > 0.95
     assert teach(encoder(), vocabulary, 1) < 0.4
     teach(again, vocabulary, 3)
     once_more = encoder()

@@ -575,6 +575,35 @@ def test_free_memory_is_a_number_of_bytes() -> None:
     assert 2**20 < memory.free_bytes(torch.device("cpu")) < 2**62
 
 
+GROUPS = {
+    "memory": ("max", "current", "inactive_file"),
+    "memory/memory": ("limit_in_bytes", "usage_in_bytes", "total_inactive_file"),
+}
+
+
+@pytest.mark.parametrize("version", GROUPS)
+def test_of_a_container_what_its_limit_leaves_is_free(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory, "_GROUPS", tmp_path)
+    cpu = torch.device("cpu")
+    machine = memory.free_bytes(cpu)
+    (tmp_path / "memory").mkdir()
+    limit, used, cached = GROUPS[version]
+
+    def write(name: str, text: str) -> None:
+        (tmp_path / f"{version}.{name}").write_text(text)
+
+    write(limit, f"{2**30}\n")
+    write(used, f"{3 * 2**28}\n")
+    write("stat", f"anon 7\n{cached} {2**28}\n")
+    assert memory.free_bytes(cpu) == 2**29
+    write(used, f"{2**31}\n")
+    assert memory.free_bytes(cpu) == 0  # over it, as may be for a moment
+    write(limit, "max\n" if version == "memory" else f"{2**63 - 4096}\n")
+    assert memory.free_bytes(cpu) == pytest.approx(machine, rel=0.2)
+
+
 # --------------------------------------------------------------------------------------------------- loads and saves
 
 
