@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background, which processes of tests inherit
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)  # networks here are tiny, and threads of two test processes would wait for each other
 
 NETWORK = {
