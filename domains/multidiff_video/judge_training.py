@@ -214,9 +214,11 @@ def _renamed(motion: str, words: Mapping[str, str]) -> str:
 @torch.inference_mode()
 def _standardise(network: JudgeNetwork, tracks: Tracks, features: Tensor) -> None:
     there = tracks.presence.sigmoid().mean(1)[..., None]
-    whole = torch.cat([features, (there * network.motions_of(tracks)[0]).sum(1)], 1)
-    network.centre.copy_(whole.mean(0))
-    network.scale.copy_(whole.std(0).clamp(min=1e-3))
+    parts = [features, (there * network.motions_of(tracks)[0]).sum(1)]
+    network.centre.copy_(torch.cat(parts, 1).mean(0))
+    spreads = [part.std(0) for part in parts]
+    # What no real clip wakes counts as others of its kind: else it would a thousandfold where a generated clip does.
+    network.scale.copy_(torch.cat([s.where(s > 1e-3, s.median().clamp(min=1e-3)) for s in spreads]))
 
 
 # ------------------------------------------------------------------------------------------------------------- test

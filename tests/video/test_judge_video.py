@@ -163,6 +163,20 @@ def test_varied_tracks_are_named_by_where_they_go() -> None:
         assert float(path[:, 1 - axis].abs().max()) == 0
 
 
+def test_what_no_real_clip_wakes_counts_as_much_as_the_rest(judge: Judge) -> None:
+    """A generated clip with two zeros, where one was asked for, was once 600 deviations from all others."""
+    for part in judge.network.scale.split([64, 32]):
+        assert float(part.max() / part.min()) < 10
+    torch.manual_seed(0)
+    network = JudgeNetwork([4, 8], 10, 9, 6).eval()
+    with torch.no_grad():
+        network.hidden.bias[2] = -100.0
+    tracks = Tracks(torch.randn(50, 16, 10), torch.randn(50, 16, 10, 2))
+    judge_training._standardise(network, tracks, torch.randn(50, 8))
+    silent, others = network.scale[8 + 2], network.scale[[8, 9, 11, 12, 13]]
+    assert float(others.min()) <= float(silent) <= float(others.max())
+
+
 def test_the_same_seed_gives_the_same_judge(field: MovingDigits) -> None:
     first, second, third = (
         judge_training.train(
